@@ -1,0 +1,17 @@
+/* main.c: runs the C tests of every kernel. Each test_<word>.c offers one function: void test_<word>(void). */
+#include "testing.h"
+
+int checks_done, checks_failed;
+
+#define FOR_EACH_TEST(DO) \
+    DO(status)
+
+#define DECLARE(word) void test_##word(void);
+FOR_EACH_TEST(DECLARE)
+
+int main(void) {
+#define RUN(word) test_##word();
+    FOR_EACH_TEST(RUN)
+    printf("C tests: %d passed, %d failed\n", checks_done - checks_failed, checks_failed);
+    return checks_failed != 0;
+}

@@ -1,0 +1,46 @@
+"""A calibrated visit: what `visits/<visit>.h5` holds, one VisitDetector per detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .background import Background
+from .catalogue import Catalogue
+from .exposure import Exposure
+from .image import MaskedImage
+from .photocal import PhotoCal
+from .psf import PolynomialPsf
+from .wcs import Wcs
+
+__all__ = ["VisitDetector"]
+
+
+@dataclass(frozen=True)
+class VisitDetector:
+    """One calibrated detector image and its sources.
+
+    Attributes
+    ----------
+    exposure : Exposure
+    detector : str, name; detector_id : int
+    image : MaskedImage, electron, background subtracted
+    background : Background that was subtracted
+    psf : PolynomialPsf
+    wcs : Wcs
+    photocal : PhotoCal
+    aperture_correction : float, factor on PSF flux so that it equals the flux in the calibration aperture
+    sources : Catalogue
+    summary : numbers of this detector (n_sources, psf_fwhm, sky, sky_noise, astrometric rms, depth, seconds, ...)
+    """
+
+    exposure: Exposure
+    detector: str
+    detector_id: int
+    image: MaskedImage
+    background: Background
+    psf: PolynomialPsf
+    wcs: Wcs
+    photocal: PhotoCal
+    aperture_correction: float
+    sources: Catalogue
+    summary: dict[str, float] = field(default_factory=dict)
