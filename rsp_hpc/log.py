@@ -1,0 +1,63 @@
+"""Logging: JSON lines, one file per rank; the terminal gets rank 0's progress only.
+
+Modules use `logging.getLogger(__name__)`; rank and unit are put in once, here, by the formatter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["set_up", "tell", "unit"]
+
+_terminal = logging.getLogger("rsp_hpc.terminal")
+_context = {"rank": 0, "unit": ""}
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object per line: time, rank, unit, level, module, message, and the traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        row = {"time": round(record.created, 3), **_context, "level": record.levelname.lower(),
+               "module": record.name.removeprefix("rsp_hpc."), "message": record.getMessage()}
+        if record.exc_info:
+            row["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(row, ensure_ascii=False)
+
+
+def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None:
+    """Send this rank's records to `folder`/rank-<rank>.jsonl, and rank 0's progress to the terminal."""
+    _context["rank"] = rank
+    root = logging.getLogger("rsp_hpc")
+    root.handlers.clear()
+    root.propagate = False
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = logging.FileHandler(folder / f"rank-{rank:05d}.jsonl", encoding="utf-8", delay=True)
+        lines.setFormatter(_JsonLines())
+        root.addHandler(lines)
+    if rank == 0:
+        screen = logging.StreamHandler(sys.stderr)
+        screen.setFormatter(logging.Formatter("%(message)s"))
+        screen.addFilter(lambda record: record.name == _terminal.name or record.levelno >= logging.WARNING)
+        root.addHandler(screen)
+
+
+def tell(message: str, *arguments) -> None:
+    """A line of progress for the person at the terminal (rank 0), and for the log."""
+    _terminal.info(f"{time.strftime('%H:%M:%S')} {message}", *arguments)
+
+
+@contextmanager
+def unit(name: str):
+    """Within this block every record carries the name of the unit or part in work."""
+    before, _context["unit"] = _context["unit"], name
+    try:
+        yield
+    finally:
+        _context["unit"] = before
