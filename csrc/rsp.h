@@ -36,6 +36,19 @@ const char *rsp_simd_level(void);               /* "avx512", "avx2" or "baseline
 
 /* ---- background -------------------------------------------------------------------------------------------- */
 
+/* Sky level and noise [image unit] of the my x mx cells of an image; cell (j, i) holds rows j * ny / my to
+ * (j + 1) * ny / my and columns likewise. Pixels with a bit of `bad`, that are not finite, or whose `exclude` [ny][nx]
+ * (may be NULL) is not zero are left out. A normal distribution cut `lower` sigma below and `upper` sigma above its
+ * mean is fitted. A cell without good pixels gets NaN; out_fraction is the share of good pixels. All out_ [my][mx]. */
+rsp_status rsp_background_cells(int64_t ny, int64_t nx, const float *restrict image, const uint32_t *restrict mask,
+        const uint8_t *restrict exclude, uint32_t bad, int64_t my, int64_t mx, float lower, float upper,
+        float *restrict out_level, float *restrict out_noise, float *restrict out_fraction);
+
+/* image = keep * image + sign * sky, keep 0 or 1, where sky is the natural bicubic spline through the cells' levels
+ * [my][mx] placed at their centres, straight beyond the outermost. keep = 1, sign = -1 subtracts it in place. */
+rsp_status rsp_background_apply(int64_t my, int64_t mx, const float *restrict level, int64_t ny, int64_t nx,
+        float keep, float sign, float *restrict out_image);
+
 /* ---- detect ------------------------------------------------------------------------------------------------ */
 
 /* ---- deblend ----------------------------------------------------------------------------------------------- */
