@@ -1,0 +1,33 @@
+"""Fixtures that several folders of tests use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def mpirun(tmp_path):
+    """Start `mpirun -n ranks python args...` as users do; (exit code, output). pytest itself never runs under mpirun."""
+
+    def run(ranks, *args, timeout=60, env=None):
+        command = [str(Path(sys.executable).with_name("mpirun")), "-n", str(ranks), sys.executable, *map(str, args)]
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths, **(env or {})}
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # ends the ranks too
+            pytest.fail(f"{ranks} ranks: no end after {timeout} s\n{process.communicate()[0][-2000:]}")
+        return process.returncode, output
+
+    return run
