@@ -30,6 +30,42 @@ const char *rsp_simd_level(void);               /* "avx512", "avx2" or "baseline
 
 /* ---- combine ----------------------------------------------------------------------------------------------- */
 
+/* How the inputs of one pixel are combined. An input is ABSENT where its value is not finite or its mask has an
+ * absent_bit; REJECTED where its mask has a reject_bit, its variance is not positive and finite, or its weight is not
+ * positive; else VALID. A valid input is CLIPPED where it lies more than kappa sigma from the centre. */
+typedef struct {
+    double kappa_low, kappa_high; /* clip below, above; in sigma */
+    double relative;         /* fraction of |centre| added in quadrature to sigma: spares star cores as the seeing changes */
+    double majority_fraction;/* of the inputs present */
+    int32_t iterations;      /* 0: no clipping; the first is about the median, further ones about the mean of what is left */
+    int32_t min_inputs;      /* pixels with fewer valid inputs are not clipped */
+    uint32_t absent_bits, reject_bits; /* of the inputs' masks */
+    uint32_t or_bits;        /* carried into out_mask from the inputs that were used */
+    uint32_t majority_bits;  /* carried where at least majority_fraction of the inputs present have them, used or not */
+    uint32_t clipped_bit, rejected_bit, no_data_bit; /* set in out_mask where an input was clipped, was rejected; no input used */
+} rsp_combine_options;
+
+/* Weighted clipped mean of n inputs, pixel by pixel.
+ *   image     [n] pointers to n_pixels floats, any unit U
+ *   variance  [n] pointers to n_pixels floats, U^2, or NULL
+ *   mask      [n] pointers to n_pixels masks, or NULL
+ *   weight    [n] weight of each input, or NULL: 1/variance of the pixel where variance is given, else 1. (Weights per
+ *             pixel from a variance that holds the source's own Poisson noise bias bright fluxes: for coadds give weights.)
+ *   noise     [n][2] floor U^2, slope U: variance = floor + slope * max(centre, 0); used where variance is NULL; or NULL
+ * sigma^2 of a value is its variance, else its noise, else is estimated in each pixel: from the quartiles in the first
+ * iteration, from the scatter of what is left in later ones (for about eight inputs and more).
+ * Pixels whose inputs would all be clipped keep all of them and get clipped_bit.
+ *   out_mean     [n_pixels] U, NaN where no input was used
+ *   out_variance [n_pixels] U^2, of the mean: sum w^2 v / (sum w)^2; v estimated from the scatter if neither variance nor noise
+ *                is given (inf for one input); inf where no input was used
+ *   out_count    [n_pixels] inputs used, or NULL;  out_mask [n_pixels] or NULL
+ *   out_clipped  [n] number of pixels clipped in each input, or NULL
+ * n <= 65535. RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *const *image,
+        const float *const *variance, const uint32_t *const *mask, const double *weight, const double *noise,
+        const rsp_combine_options *options, float *restrict out_mean, float *restrict out_variance,
+        uint16_t *restrict out_count, uint32_t *restrict out_mask, int64_t *restrict out_clipped);
+
 /* ---- cosmic ------------------------------------------------------------------------------------------------ */
 
 /* ---- interpolate ------------------------------------------------------------------------------------------- */

@@ -4,7 +4,8 @@
 int checks_done, checks_failed;
 
 #define FOR_EACH_TEST(DO) \
-    DO(status)
+    DO(status) \
+    DO(combine)
 
 #define DECLARE(word) void test_##word(void);
 FOR_EACH_TEST(DECLARE)
