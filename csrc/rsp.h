@@ -125,6 +125,33 @@ rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict snr, c
 
 /* ---- warp -------------------------------------------------------------------------------------------------- */
 
+typedef struct {
+    uint32_t bad;          /* planes that make a source pixel bad */
+    uint32_t interpolated; /* plane of bad pixels whose value may be used; set where one was used */
+    uint32_t no_data;      /* plane of output pixels without a value (NaN, variance inf) */
+    uint32_t rejected;     /* plane, with no_data: the value was refused because of bad pixels */
+    uint32_t edge;         /* plane, with no_data: the window leaves the source although the position is inside */
+    float max_bad;         /* largest share of the weights' absolute sum that may fall on bad pixels */
+} rsp_warp_rules;
+
+/* Resample image, variance and mask in one pass with a Lanczos-3 kernel (weights of unit sum per axis).
+ * grid_x, grid_y [gny * gnx]: source pixel coordinates at output nodes 32 pixels apart, and grid_scale: the factor from
+ * source to output values there (unit conversion times source area per output area); cubic in between. Output pixel (0, 0)
+ * is row0 rows and column0 columns (< 32) after node (1, 1); one more node is needed before and two after.
+ * Values are scaled; the variance is sum(w^2 V) scale^2. A pixel becomes no_data where its window leaves the source, holds
+ * a value that is not finite or bad and not interpolated, or has more than max_bad on bad pixels. The output mask is the OR
+ * of the four pixels around the position. */
+rsp_status rsp_warp(const float *image, const float *variance, const uint32_t *mask, int64_t ny, int64_t nx,
+                    const double *grid_x, const double *grid_y, const double *grid_scale, int64_t gny, int64_t gnx,
+                    const rsp_warp_rules *rules, int64_t row0, int64_t column0, int64_t out_ny, int64_t out_nx,
+                    float *out_image, float *out_variance, uint32_t *out_mask);
+
+/* Resample n PSF stamps [size * size] (size odd) as rsp_warp resamples a star that falls on the centre of an output pixel.
+ * phase [n * 2]: the star's position (x, y) in the source less the whole pixel below it; affine [n * 4]: d(source x, y) by
+ * d(output x, y), row by row. out_stamps [n * out_size * out_size], flux kept, not normalised. */
+rsp_status rsp_warp_psf(const float *stamps, int64_t n, int64_t size, const double *phase, const double *affine,
+                        int64_t out_size, float *out_stamps);
+
 /* ---- coadd ------------------------------------------------------------------------------------------------- */
 
 #endif
