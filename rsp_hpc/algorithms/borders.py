@@ -10,8 +10,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..config import Config, parameter
+from ..products.geometry import unit_vectors
 
-__all__ = ["BordersConfig", "settle_borders", "unit_vectors"]
+__all__ = ["BordersConfig", "settle_borders"]
 
 ARCSEC = np.pi / 180.0 / 3600.0
 
@@ -20,12 +21,6 @@ class BordersConfig(Config):
     """How objects that two patches or tracts have measured are made one."""
 
     radius: float = parameter(0.6, "two measurements nearer than this are one object", unit="arcsec", above=0.0)
-
-
-def unit_vectors(ra, dec) -> np.ndarray:
-    """(n, 3) float64: unit vectors of positions in degrees."""
-    ra, dec = np.radians(np.asarray(ra, float)), np.radians(np.asarray(dec, float))
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
 
 def settle_borders(region, owned, ra, dec, config: BordersConfig) -> np.ndarray:

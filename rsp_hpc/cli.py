@@ -1,0 +1,184 @@
+"""The command `rsp-hpc`. Everything heavy is imported by the command that needs it, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__
+from .errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILURES, BadData, ConfigError, RspError
+
+STAGES = ("ingest", "calibs", "visits", "coadds", "objects", "report")
+
+EXIT_CODES = """\b
+Exit codes: 0 all done; 3 done, with failures listed in failures.json; 4 the configuration or the command line is wrong;
+75 stopped on request, the same command resumes; 1 a bug. """
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="rsp-hpc")
+def main() -> None:
+    """Reduce an imaging survey: raw exposures in, calibrated visits, coadds and catalogues per sky tract out.
+
+    \b
+    Try it:      rsp-hpc simulate configs/demo.yaml && mpirun -n 2 rsp-hpc run configs/demo.yaml
+    One tract:   mpirun -n 64 rsp-hpc run survey.yaml --tract 9813
+    Look inside: rsp-hpc show run/visits/1001.h5
+
+    Every command that works may be started by mpirun or srun on any number of ranks, with the same result to the last bit,
+    and started again to do what is left.
+    """
+
+
+def _guarded(function):
+    """Errors that a user can mend are one line and an exit code, not a trace."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapped(*arguments, **options):
+        try:
+            code = function(*arguments, **options)
+        except (ConfigError, BadData) as error:
+            _say_once(f"rsp-hpc: {error}")
+            code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURES
+        except RspError as error:
+            _say_once(f"rsp-hpc: {error}")
+            code = EXIT_BUG
+        sys.stdout.flush()
+        sys.exit(code or EXIT_DONE)
+
+    return wrapped
+
+
+def _say_once(text: str) -> None:
+    """To the terminal, from rank 0 only (or from a process that knows of no others)."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is None or not mpi.Is_initialized() or mpi.COMM_WORLD.Get_rank() == 0:
+        click.echo(text, err=True)
+
+
+def _survey_options(function):
+    """The options that all commands on a survey share."""
+    options = (
+        click.argument("config", type=click.Path(dir_okay=False)),
+        click.option("--data", type=click.Path(file_okay=False), help="Folder with the raw files [the configuration's]."),
+        click.option("--output", type=click.Path(file_okay=False), help="Folder for the products [the configuration's]."),
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value: coadds.coadd.clip=4."),
+        click.option("--visit", "visits", type=int, multiple=True, help="Only this visit (repeatable, as all selections)."),
+        click.option("--detector", "detectors", multiple=True, help="Only this detector."),
+        click.option("--band", "bands", multiple=True, help="Only this band."),
+        click.option("--tract", "tracts", type=int, multiple=True, help="Only this tract, and the visits that touch it."),
+        click.option("--patch", "patches", type=int, multiple=True, help="Only this patch."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
+        click.option("--reprocess", is_flag=True, help="Do it again and replace what is there, also stale products."),
+        click.option("--max-time", type=float, metavar="SECONDS", help="Stop in good time before so many seconds."),
+        click.option("--ranks", type=int, help="Stop unless MPI has so many ranks (a guard in job scripts)."),
+        click.option("--verbose", is_flag=True, help="Debug lines in the logs."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _start(config, data, output, changes, ranks, verbose, **selection):
+    """MPI, configuration, logs: the Run of this command line."""
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # files are never opened while they are written
+    from .parallel import world
+
+    comm = world(ranks)
+    from . import log
+    from .stages.survey import Options, survey_from
+
+    selection = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in selection.items()}
+    log.set_up(comm.rank, None, verbose)
+    run = survey_from(config, tuple(changes), comm, Options(**selection), data, output)
+    log.set_up(comm.rank, None if run.options.dry_run else run.store.logs, verbose)
+    return run
+
+
+def _stage_command(name: str, text: str) -> None:
+    @main.command(name, help=text, epilog=EXIT_CODES)
+    @_survey_options
+    @_guarded
+    def command(**options):
+        from .stages.run import run_stages
+
+        return run_stages(_start(**options), (name,))
+
+
+_stage_command("ingest", "Look at every raw file: a verdict for each, tracts and patches it overlaps; writes survey.db.")
+_stage_command("calibs", "Combine bias, dark and flat frames per detector; find defects.")
+_stage_command("visits", "Detrend, calibrate and measure visits: one HDF5 file each.")
+_stage_command("coadds", "Warp visits onto a tract's patches and combine them: one file per tract.")
+_stage_command("objects", "Detect, deblend and measure objects on the coadds: one catalogue per tract.")
+_stage_command("report", "Write the HTML report: numbers and pictures of what is there.")
+
+
+@main.command(epilog=EXIT_CODES)
+@_survey_options
+@_guarded
+def run(**options):
+    """Run all stages in order inside one MPI job; the same command again does what is left."""
+    from .stages.run import run_stages
+
+    return run_stages(_start(**options), STAGES)
+
+
+@main.command(epilog=EXIT_CODES)
+@_survey_options
+@_guarded
+def simulate(**options):
+    """Write a survey as raw files with truth, as the section `simulate:` of CONFIG says."""
+    from .stages.simulate import simulate_survey
+
+    return simulate_survey(_start(**options))
+
+
+@main.command()
+@click.argument("config", type=click.Path(dir_okay=False), required=False)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+@_guarded
+def config(config, changes):
+    """Print the documented defaults; with CONFIG: check it and print what will be in effect."""
+    from .config import documentation
+    from .stages.survey import SurveyConfig, load_survey
+
+    if config is None:
+        click.echo(documentation(SurveyConfig))
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(load_survey(Path(config), tuple(changes)).model_dump(mode="json"), sort_keys=False))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@_guarded
+def show(files):
+    """Print what is inside products (visit, coadd, objects, calibration files, survey.db)."""
+    from .io.show import describe
+
+    for name in files:
+        click.echo(describe(Path(name)))
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("target", type=click.Path(dir_okay=False))
+@click.option("--image", metavar="PATH", help="Image to export, e.g. detectors/S00 or r/12: FITS with IMAGE, MASK, VARIANCE.")
+@click.option("--table", metavar="NAME", help="Table to export, e.g. sources or objects, as .fits or .parquet.")
+@_guarded
+def export(file, target, image, table):
+    """Write an image or a table of FILE as FITS or Parquet TARGET, for ds9, TOPCAT or astropy."""
+    from .io.export import export_image, export_table
+
+    if bool(image) == bool(table):
+        raise ConfigError("give one of --image PATH and --table NAME; `rsp-hpc show FILE` lists them")
+    (export_image if image else export_table)(Path(file), image or table, Path(target))
+
+
+if __name__ == "__main__":
+    main()

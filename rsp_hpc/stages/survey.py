@@ -1,0 +1,226 @@
+"""The survey's configuration (one YAML), and the Run: all that a stage needs to know of one start of the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import field_validator
+
+from .. import log
+from ..algorithms.borders import BordersConfig
+from ..algorithms.calibs import CalibsConfig
+from ..algorithms.coadd import CoaddConfig
+from ..algorithms.objects import ObjectsConfig
+from ..algorithms.visit import VisitConfig
+from ..algorithms.warp import WarpConfig
+from ..config import Config, build, load_yaml, parameter
+from ..errors import ConfigError
+from ..io.database import Survey
+from ..io.paths import Store
+from ..parallel import Communicator, Progress, StopRequest
+from ..products.camera import Camera, load_camera
+from ..products.reference import ReferenceConfig
+from ..products.skymap import RingsSkyMap, SkyMapConfig
+from ..simulate.survey import SurveySimulation
+
+__all__ = ["Options", "Run", "SurveyConfig", "load_survey", "survey_from"]
+
+
+class MpiConfig(Config):
+    """How ranks are grouped."""
+
+    team_size: int = parameter(0, "ranks that share one unit; 0: one, or more where there are fewer units than ranks", low=0)
+
+
+class IoConfig(Config):
+    """How products are stored."""
+
+    quantisation: float = parameter(4.0, "visit images: steps per sigma of the noise; 0: exact", low=0.0, high=64.0)
+
+
+class CoaddsConfig(Config):
+    """From visits to the coadds of a tract."""
+
+    warp: WarpConfig = WarpConfig()
+    coadd: CoaddConfig = CoaddConfig()
+    max_psf_fwhm: float = parameter(0.0, "leave out detectors with wider PSFs; 0: none", unit="arcsec", low=0.0)
+
+
+class ReportConfig(Config):
+    """What the report compares with."""
+
+    truth: str = parameter("", "file with the true objects, relative to the data folder; '': none")
+    color: tuple[str, ...] = parameter((), "bands of the colour picture as red, green, blue; (): the reddest three")
+
+
+class SurveyConfig(Config):
+    """One survey: where its data are, and how each stage works on them."""
+
+    name: str = parameter("survey", "name, for the report")
+    camera: str = parameter(..., "camera: the name of a file in cameras/, or a path")
+    data: str = parameter("", "folder with the raw files, relative to this file; --data overrides it")
+    files: tuple[str, ...] = parameter(("**/*.fits", "**/*.fit", "**/*.fits.gz", "**/*.fit.gz"), "patterns of raw files in it")
+    output: str = parameter(..., "folder for the products, relative to the present folder; --output overrides it")
+    bands: tuple[str, ...] = parameter((), "bands to reduce; (): all of the camera")
+    reference: ReferenceConfig | None = None
+    skymap: SkyMapConfig = SkyMapConfig()
+    mpi: MpiConfig = MpiConfig()
+    io: IoConfig = IoConfig()
+    calibs: CalibsConfig = CalibsConfig()
+    visits: VisitConfig = VisitConfig()
+    coadds: CoaddsConfig = CoaddsConfig()
+    objects: ObjectsConfig = ObjectsConfig()
+    borders: BordersConfig = BordersConfig()
+    report: ReportConfig = ReportConfig()
+    simulate: SurveySimulation | None = None
+
+    @field_validator("output", "camera")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line chose; empty tuples select everything."""
+
+    visits: tuple[int, ...] = ()
+    detectors: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
+    tracts: tuple[int, ...] = ()
+    patches: tuple[int, ...] = ()
+    dry_run: bool = False
+    reprocess: bool = False
+    max_time: float | None = None
+
+
+@dataclass
+class Run:
+    """One start of the program, on one rank."""
+
+    config: SurveyConfig
+    camera: Camera
+    data: Path
+    store: Store
+    world: Communicator
+    stop: StopRequest
+    options: Options = Options()
+    host: str = field(default_factory=socket.gethostname)
+    lock: Any = None
+    """The lock on the output, on rank 0 while stages run."""
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    def cached(self, name: str, make) -> Any:
+        """A value that is made once per rank, on first use: the survey, the reference catalogue, the sky map."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
+
+    def forget(self, name: str) -> None:
+        """Drop a cached value whose file was made anew."""
+        self._cache.pop(name, None)
+
+    @property
+    def survey(self) -> Survey:
+        """What `ingest` found."""
+        from ..io.database import read_survey
+
+        return self.cached("survey", lambda: read_survey(self.store.survey_db))
+
+    @property
+    def skymap(self) -> RingsSkyMap:
+        """The sky map."""
+        return self.cached("skymap", lambda: RingsSkyMap(self.config.skymap))
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands to work on, bluest first."""
+        wanted = set(self.options.bands or self.config.bands or self.camera.bands)
+        return tuple(band for band in self.camera.bands if band in wanted)
+
+    def tell_progress(self, stage: str, state: Progress) -> None:
+        """Rank 0: a line for the terminal and the status file, atomically replaced."""
+        log.tell("%s %d/%d, %d with failures, %.0f s, %.0f s left", stage, state.finished, state.total, state.failed,
+                 state.seconds_elapsed, state.seconds_left)
+        write_text(self.store.status, json.dumps(
+            {"stage": stage, "total": state.total, "finished": state.finished, "failed": state.failed,
+             "seconds": round(state.seconds_elapsed, 1), "seconds_left": round(state.seconds_left, 1),
+             "ranks": self.world.size, "host": self.host, "pid": os.getpid(), "time": round(time.time(), 1)}))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a small text file in one step."""
+    from ..io.atomic import write_bytes
+
+    write_bytes(path, text.encode())
+
+
+def load_survey(path: Path, changes: tuple[str, ...] = ()) -> SurveyConfig:
+    """Read a survey's YAML and apply changes of the form `coadds.coadd.clip=4`.
+
+    Raises
+    ------
+    ConfigError
+        The file, a key or a value is wrong; the message names the key and the nearest known one.
+    """
+    values = load_yaml(path)
+    for change in changes:
+        key, sign, text = change.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"--set {change}: write section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {change}: the value is not YAML") from None
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change}: {section} is not a section")
+        place[last] = value
+    return build(SurveyConfig, values)
+
+
+def find_camera(name: str, beside: Path) -> Camera:
+    """The camera of this name: a path, or in `cameras/` beside the configuration, the checkout or the installation."""
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    places = [beside / name, *(folder / "cameras" / f"{name}.yaml" for folder in
+                               (beside, root / "configs", Path(sys.prefix) / "share" / "rsp_hpc"))]
+    for place in places:
+        if place.is_file():
+            return load_camera(load_yaml(place), f"camera {place.stem}")
+    known = sorted({path.stem for place in places[1:] for path in place.parent.glob("*.yaml")})
+    raise ConfigError(f"camera: no file for {name}; known are {', '.join(known) or 'none'}")
+
+
+def survey_from(path: str, changes: tuple[str, ...], world: Communicator, options: Options,
+                data: str | None = None, output: str | None = None) -> Run:
+    """The Run of one command line; rank 0 reads, all ranks get the same, or the same error (collective)."""
+    from ..parallel import on_leader
+
+    def read() -> tuple[SurveyConfig, Camera, Path, Path]:
+        config = load_survey(Path(path), changes)
+        camera = find_camera(config.camera, Path(path).resolve().parent)
+        unknown = [band for band in (*config.bands, *options.bands) if band not in camera.bands]
+        if unknown:
+            raise ConfigError(f"band {unknown[0]}: camera {camera.name} has {', '.join(camera.bands)}")
+        for name in options.detectors:
+            camera.detector(name)
+        folder = Path(data) if data else Path(path).resolve().parent / config.data
+        return config, camera, folder, Path(output or config.output).resolve()
+
+    config, camera, folder, target = on_leader(world, read)
+    store = Store(target)
+    return Run(config, camera, folder, store, world, StopRequest(target, options.max_time), options)
