@@ -8,7 +8,7 @@ import io
 
 import numpy as np
 
-__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "new_figure", "note_empty", "styled"]
+__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "new_figure", "note_empty", "styled"]
 
 BANDS = {"u": "#7b3fa0", "g": "#2a7fb8", "r": "#3a9a4b", "i": "#d98c00", "z": "#c8443b", "y": "#7a4a2e"}
 STAR, GALAXY, INK, GREY = "#4cc9f0", "#ffb703", "#222222", "#888888"
@@ -22,6 +22,12 @@ STYLE = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold", "
 def band_colour(band: str) -> str:
     """A colour per band, the same in every figure."""
     return BANDS.get(band[:1], OTHERS[sum(map(ord, band)) % len(OTHERS)]) if band else INK
+
+
+def in_order(bands) -> list[str]:
+    """The different bands, bluest first; unknown ones after them by name."""
+    known = list(BANDS)
+    return sorted(set(bands), key=lambda band: (known.index(band[:1]) if band[:1] in known else len(known), band))
 
 
 def styled(function):

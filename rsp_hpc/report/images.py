@@ -95,8 +95,6 @@ def bright_stars(visit: VisitDetector, most: int) -> np.ndarray:
 
 def psf_sample(visit: VisitDetector, most: int = 100) -> PsfSample | None:
     """Compare up to `most` bright stars of a detector with its PSF model; None where no star is fit for it."""
-    from scipy.ndimage import shift
-
     rows = bright_stars(visit, most)
     scale2 = visit.wcs.pixel_scale**2
     kept, residuals, errors, models, numbers = [], [], [], [], []
@@ -107,7 +105,7 @@ def psf_sample(visit: VisitDetector, most: int = 100) -> PsfSample | None:
         if pixels is None:
             continue
         dx, dy = x - round(x), y - round(y)
-        model = shift(model, (dy, dx), order=5, mode="constant")
+        model = shifted(model, dx, dy)
         flux = float((pixels * model / variance).sum() / (model**2 / variance).sum())
         star, fit = adaptive_moments(pixels / flux if flux > 0 else pixels, dx, dy), adaptive_moments(model, dx, dy)
         if not (flux > 0 and np.isfinite(star).all() and np.isfinite(fit).all()):
@@ -124,6 +122,19 @@ def psf_sample(visit: VisitDetector, most: int = 100) -> PsfSample | None:
     return PsfSample(table[:, 0], table[:, 1], scale2 * (star[:, 0] + star[:, 1]), scale2 * (fit[:, 0] + fit[:, 1]),
                      _shapes(star), _shapes(fit), table[:, 8], (weight * residuals).sum(axis=0) / weight.sum(axis=0),
                      weight.sum(axis=0) ** -0.5, np.mean(models, axis=0))
+
+
+def shifted(stamp: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """The stamp moved by a fraction of a pixel: band-limited (Fourier) interpolation, exact for a well-sampled profile.
+
+    Splines lower the size of a PSF of 2-3 pixel FWHM by 0.3 %, more than what is to be measured.
+    """
+    size = stamp.shape[0]
+    pad = size // 2
+    wide = np.pad(stamp, pad)
+    ky, kx = np.fft.fftfreq(wide.shape[0])[:, None], np.fft.rfftfreq(wide.shape[1])[None, :]
+    turned = np.fft.rfft2(wide) * np.exp(-2j * np.pi * (kx * dx + ky * dy))
+    return np.fft.irfft2(turned, wide.shape)[pad:pad + size, pad:pad + size]
 
 
 def _shapes(moments: np.ndarray) -> np.ndarray:

@@ -111,12 +111,12 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
     if comparison is not None and len(comparison.objects):
         add("objects", "Completeness", "By true S/N of the best band; errors: Wilson's one-sigma interval.",
             plot_objects.completeness_figure(comparison, config))
-        add("objects", "Pulls", "Values beyond 5 are counted in the outermost bins.", plot_objects.pull_figure(comparison, config))
         add("objects", "Fluxes", "Black: medians in bins of equal count. Positive: measured too faint.",
             plot_objects.flux_figure(comparison))
-        add("objects", "Positions", "Offsets of isolated stars from the truth.", plot_objects.position_figure(comparison, config))
         add("objects", "Star/galaxy separation", "Above the dashed line an object is called a galaxy.",
             plot_objects.separation_figure(comparison))
+        add("objects", "Pulls", "Values beyond 5 are counted in the outermost bins.", plot_objects.pull_figure(comparison, config))
+        add("objects", "Positions", "Offsets of isolated stars from the truth.", plot_objects.position_figure(comparison, config))
     if inputs.visits:
         add("visits", "Footprints", "Outlines of the detectors; black: inner boxes of the patches, with tract and patch numbers.",
             plot_sky.footprint_figure(inputs.visits, inputs.patches))

@@ -84,11 +84,11 @@ def pull_figure(comparison: Comparison, config: ReportConfig):
     columns = min(len(sets), 3)
     rows = -(-len(sets) // columns)
     figure, axes = new_figure(2.5 * columns, 0.5 + 1.9 * rows, rows, columns, sharex=True, sharey=True)
-    edges = np.linspace(-5.0, 5.0, 41)
     grid = np.linspace(-5.0, 5.0, 201)
     for panel, (label, pulls, colour) in zip(axes.ravel(), sets):
         pulls = pulls[np.isfinite(pulls)]
         if len(pulls):
+            edges = np.linspace(-5.0, 5.0, 21 if len(pulls) < 1000 else 41)
             panel.hist(np.clip(pulls, -4.99, 4.99), edges, density=True, color=colour, alpha=0.65)
         panel.plot(grid, np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi), color="#111111", lw=1.2)
         centre, spread = median(pulls), width(pulls)

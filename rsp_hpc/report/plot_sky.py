@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..products.catalogue import Catalogue
-from .figure import GALAXY, STAR, band_colour, new_figure, note_empty, styled
+from .figure import GALAXY, STAR, band_colour, in_order, new_figure, note_empty, styled
 from .inputs import PatchArea, Picture
 from .visits import VisitRow
 
@@ -33,12 +33,13 @@ def footprint_figure(visits: list[VisitRow], patches: list[PatchArea]):
     ra0, dec0 = float(np.degrees(np.arctan2(vector[1], vector[0])) % 360.0), float(np.median(everything[:, 1]))
     from matplotlib.collections import LineCollection, PolyCollection
 
-    for band in sorted({row.band for row in visits}):
+    for band in in_order(row.band for row in visits):
         some = [_tangent(row.corners, ra0, dec0) for row in visits if row.band == band and row.corners is not None]
-        axes.add_collection(PolyCollection(some, facecolors=band_colour(band), edgecolors=band_colour(band), alpha=0.12, lw=0.5))
-        axes.plot([], [], color=band_colour(band), lw=5, alpha=0.5, label=f"{band} ({len(some)} detector images)")
+        axes.add_collection(PolyCollection(some, facecolors=band_colour(band), edgecolors=band_colour(band), alpha=0.06, lw=0))
+        axes.add_collection(PolyCollection(some, facecolors="none", edgecolors=band_colour(band), alpha=0.7, lw=0.8))
+        axes.plot([], [], color=band_colour(band), lw=2, label=f"{band} ({len(some)} detector images)")
     flat = [(area, _tangent(area.corners, ra0, dec0)) for area in patches]
-    axes.add_collection(LineCollection([np.vstack([p, p[:1]]) for _, p in flat], colors="#222222", lw=0.5))
+    axes.add_collection(LineCollection([np.vstack([p, p[:1]]) for _, p in flat], colors="#222222", lw=0.9))
     _limits(axes, _tangent(everything, ra0, dec0))
     _tract_labels(axes, flat, axes.get_xlim(), axes.get_ylim())
     axes.set(aspect="equal", xlabel=f"east of RA {ra0:.4f}° [deg]", ylabel=f"north of Dec {dec0:+.4f}° [deg]",
@@ -71,7 +72,7 @@ def _tract_labels(axes, flat: list[tuple[PatchArea, np.ndarray]], xlim, ylim) ->
 
 def choose_rgb(bands) -> tuple[str, str, str] | None:
     """Three bands for red, green, blue, reddest first: i r g where they exist, else spread over what there is; None for none."""
-    order = [band for band in "ugrizy" if band in bands] + sorted(set(bands) - set("ugrizy"))
+    order = in_order(bands)
     if not order:
         return None
     if {"g", "r", "i"} <= set(order):
@@ -79,18 +80,17 @@ def choose_rgb(bands) -> tuple[str, str, str] | None:
     return order[-1], order[(len(order) - 1) // 2 if len(order) != 2 else 0], order[0]
 
 
-def colour_image(red: np.ndarray, green: np.ndarray, blue: np.ndarray, softening: float = 8.0) -> np.ndarray:
+def colour_image(red: np.ndarray, green: np.ndarray, blue: np.ndarray, softening: float = 2.5) -> np.ndarray:
     """(ny, nx, 3) float in [0, 1]: an asinh stretch of the mean that keeps colours (Lupton et al. 2004, PASP 116, 133).
 
-    Each plane is scaled so that its sky noise is one, relative to the others by their noise; the picture's black lies one
-    sigma below the sky. Pixels without data in some band are grey by the bands they have; without any they are dark grey.
+    Each plane is in units of its sky noise; black lies 1.5 sigma below the sky, white at 150 sigma. Pixels without data in some band are grey by the bands they have; without any they are dark grey.
     """
     planes = np.stack([_in_sigma(plane) for plane in (red, green, blue)])
     known = np.isfinite(planes)
     mean = np.where(known, planes, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    planes = np.where(known, planes, mean) + 1.0
-    mean = np.maximum(mean + 1.0, 1e-6)
-    top = np.arcsinh(300.0 / softening)
+    planes = np.where(known, planes, mean) + 1.5
+    mean = np.maximum(mean + 1.5, 1e-6)
+    top = np.arcsinh(150.0 / softening)
     stretched = np.clip(planes * (np.arcsinh(mean / softening) / (top * mean)), 0.0, None)
     peak = stretched.max(axis=0)
     picture = np.moveaxis(stretched / np.maximum(peak, 1.0), 0, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .figure import band_colour, finite_limits, new_figure, note_empty, styled
+from .figure import band_colour, finite_limits, in_order, new_figure, note_empty, styled
 from .visits import VisitRow, column
 
 __all__ = ["psf_map_figure", "psf_stamp_figure", "visit_figure"]
@@ -26,7 +26,7 @@ def visit_figure(rows: list[VisitRow]):
     figure, axes = new_figure(7.4, 0.8 + 1.75 * lines, lines, 2, sharex=True)
     visits = sorted({(row.mjd, row.visit, row.band) for row in rows}, key=lambda item: (np.nan_to_num(item[0], nan=1e9), item[1]))
     for panel, (name, label) in zip(axes.ravel(), shown):
-        for band in sorted({band for _, _, band in visits}):
+        for band in in_order(band for _, _, band in visits):
             points = [(k, *_span(rows, visit, name)) for k, (_, visit, own) in enumerate(visits) if own == band]
             x, middle, low, high = np.array(points, float).T
             panel.errorbar(x, middle, [middle - low, high - middle], fmt="o", ms=4, lw=1, capsize=2, color=band_colour(band), label=band)
@@ -52,7 +52,7 @@ def _span(rows: list[VisitRow], visit: int, name: str) -> tuple[float, float, fl
 
 @styled
 def psf_map_figure(rows: list[VisitRow], pixel_size: float = 0.01):
-    """Stars of all visits on the focal plane: relative size residual, and shapes of stars and of what the model leaves.
+    """Means of all visits' stars in cells of the focal plane: relative size residual, shapes, and what the model leaves of them.
 
     Parameters
     ----------
@@ -66,27 +66,44 @@ def psf_map_figure(rows: list[VisitRow], pixel_size: float = 0.01):
             note_empty(panel, "no PSF stars")
         return figure
     x, y = (np.concatenate(parts) for parts in zip(*(_focal(row, some, pixel_size) for row in some)))
-    size = 100.0 * np.concatenate([row.psf.size_residual for row in some])
     star = np.concatenate([row.psf.shape_star for row in some])
     left = star - np.concatenate([row.psf.shape_model for row in some])
+    size = np.concatenate([row.psf.size_residual for row in some])
+    x, y, size, star, left = _cells(x, y, 100.0 * size, star, left)
     panel = axes[0, 0]
-    bound = max(np.abs(finite_limits(size, 5, 95, 0.0)))
-    points = panel.scatter(x, y, c=size, s=8, cmap="RdBu_r", vmin=-bound, vmax=bound, edgecolors="#77777755", linewidths=0.3)
-    figure.colorbar(points, ax=panel, label="(T star - T model) / T model [%]", shrink=0.85)
+    bound = max(np.abs(finite_limits(size, 2, 98, 0.0)).max(), 1e-3)
+    points = panel.scatter(x, y, c=size, s=36, marker="s", cmap="RdBu_r", vmin=-bound, vmax=bound, edgecolors="#77777788", linewidths=0.3)
+    figure.colorbar(points, ax=panel, label="size: (T star - T model) / T model [%]", shrink=0.85)
     panel.set(title="PSF size residual", ylabel="focal plane y [mm]")
-    panel = axes[0, 1]
-    typical = float(np.median(np.hypot(*star.T))) or 1e-3
+    typical = max(float(np.percentile(np.hypot(*star.T), 80)), 1e-3)
     length = 0.06 * max(np.ptp(x), np.ptp(y), 1e-3) / typical
-    for shape, colour, label in ((star, "#bbbbbb", "stars"), (left, "#c8443b", "stars - model")):
-        angle, size_ = 0.5 * np.arctan2(shape[:, 1], shape[:, 0]), length * np.hypot(*shape.T)
-        panel.quiver(x, y, size_ * np.cos(angle), size_ * np.sin(angle), angles="xy", scale_units="xy", scale=1.0, pivot="mid",
-                     headwidth=0, headlength=0, headaxislength=0, width=0.004, color=colour, label=label)
-    panel.set_title(f"PSF shape; median |e| = {typical:.3f}")
+    for shape, colour, label, thick in ((star, "#999999", f"stars; this long: |e| = {typical:.3f}", 0.006),
+                                        (left, "#c8443b", "stars - model", 0.004)):
+        angle, long = 0.5 * np.arctan2(shape[:, 1], shape[:, 0]), length * np.hypot(*shape.T)
+        axes[0, 1].quiver(x, y, long * np.cos(angle), long * np.sin(angle), angles="xy", scale_units="xy", scale=1.0, pivot="mid",
+                          headwidth=0, headlength=0, headaxislength=0, width=thick, color=colour)
+        axes[0, 1].plot([], [], color=colour, lw=2, label=label)
+    axes[0, 1].set_title("PSF shape, and what the model leaves")
+    room = 0.08 * max(np.ptp(x), np.ptp(y), 1e-3)
     for panel in axes[0]:
-        panel.set(aspect="equal", xlabel="focal plane x [mm]")
+        panel.set(aspect="equal", xlabel="focal plane x [mm]", xlim=(x.min() - room, x.max() + room), ylim=(y.min() - room, y.max() + room))
     handles, labels = axes[0, 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower right", ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _cells(x, y, *values, across: int = 20) -> list[np.ndarray]:
+    """Means of positions and values in square cells of the focal plane, where there are stars."""
+    side = max(np.ptp(x), np.ptp(y), 1e-6) / across
+    place = np.stack([np.floor((x - x.min()) / side), np.floor((y - y.min()) / side)], axis=-1)
+    _, cell = np.unique(place, axis=0, return_inverse=True)
+    cell = cell.ravel()
+    count = np.bincount(cell)
+
+    def mean(value):
+        return np.bincount(cell, value) / count if value.ndim == 1 else np.stack([mean(part) for part in value.T], axis=-1)
+
+    return [mean(value) for value in (x, y, *values)]
 
 
 def _focal(row: VisitRow, rows: list[VisitRow], pixel_size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +117,7 @@ def _focal(row: VisitRow, rows: list[VisitRow], pixel_size: float) -> tuple[np.n
 @styled
 def psf_stamp_figure(rows: list[VisitRow]):
     """Per band: the mean model, the mean of star - model, and the same in units of its error."""
-    bands = sorted({row.band for row in rows if row.psf is not None})
+    bands = in_order(row.band for row in rows if row.psf is not None)
     figure, axes = new_figure(7.2, 0.6 + 2.1 * max(len(bands), 1), max(len(bands), 1), 3)
     if not bands:
         for panel in axes[0]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .config import ReportConfig
+from .figure import in_order
 from .images import BlankSky, PsfSample
 from .metrics import Metric, metric
 from .robust import Estimate, median, weighted_mean, width
@@ -50,7 +51,7 @@ def column(rows: list[VisitRow], name: str) -> np.ndarray:
 def visit_metrics(rows: list[VisitRow], config: ReportConfig) -> list[Metric]:
     """Zero points against the truth, scatter about them, astrometric residuals, per band."""
     result = []
-    for band in sorted({row.band for row in rows}):
+    for band in in_order(row.band for row in rows):
         some = [row for row in rows if row.band == band]
         residual = 1000.0 * (column(some, "zero_point") - column(some, "true_zero_point"))
         if np.isfinite(residual).any():
@@ -73,7 +74,7 @@ def visit_metrics(rows: list[VisitRow], config: ReportConfig) -> list[Metric]:
 def psf_metrics(rows: list[VisitRow], config: ReportConfig) -> list[Metric]:
     """Size and shape of stars less those of the PSF model, over all visits of a band."""
     result = []
-    for band in sorted({row.band for row in rows}):
+    for band in in_order(row.band for row in rows):
         samples = [row.psf for row in rows if row.band == band and row.psf is not None]
         if not samples:
             continue
@@ -97,7 +98,7 @@ def depth_metrics(errors: dict[str, np.ndarray], skies: list[BlankSky], config: 
     """
     factor = 2.5 / np.log(10.0)
     result = []
-    for band in sorted(set(errors) | {sky.band for sky in skies}):
+    for band in in_order([*errors, *(sky.band for sky in skies)]):
         error = median(errors.get(band, np.empty(0)))
         if error.n:
             depth = Estimate(31.4 - 2.5 * np.log10(5.0 * error.value), factor * error.error / error.value, error.n)
