@@ -1,0 +1,83 @@
+"""Zero points: the scale from electrons to nJy that reference stars give."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..config import Config, parameter
+from ..errors import BadData
+from ..products.photocal import PhotoCal
+from .statistics import intrinsic_scatter, robust_sigma, weighted_median
+
+__all__ = ["PhotometryConfig", "fit_zero_point"]
+
+_MAG = 2.5 / np.log(10.0)
+
+
+class PhotometryConfig(Config):
+    """How the zero point is found."""
+
+    min_snr: float = parameter(20.0, "least signal to noise of a star, from its reference flux", low=3.0)
+    min_stars: int = parameter(3, "fewer stars give no zero point", low=1)
+    clip: float = parameter(4.0, "stars further off, in sigma, are left out", above=1.0)
+    error_floor: float = parameter(0.003, "least error of a star: flat fields, PSF", unit="mag", low=0.0)
+    color_term: float = parameter(0.0, "slope of (our magnitude - reference) with the reference colour", unit="mag/mag")
+
+
+def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.ndarray, np.ndarray],
+                   config: PhotometryConfig, color: np.ndarray | None = None) -> PhotoCal:
+    """The zero point of matched stars: a clipped, weighted mean of reference over measured flux, in log flux.
+
+    Weights and the cut in signal to noise come from the flux that the reference predicts: taken from the measured
+    flux they would prefer stars whose noise made them brighter. The small bias of the logarithm of a noisy number is
+    taken out to second order. Scatter beyond the errors is estimated and enters the weights and the error.
+
+    Parameters
+    ----------
+    flux, flux_err : (n,) electron, aperture corrected; NaN for stars to leave out
+    reference : (flux, error), each (n,) nJy, of the same stars
+    color : (n,) mag, reference colours that the colour term multiplies, relative to where it vanishes
+
+    Raises
+    ------
+    BadData
+        Too few stars.
+    """
+    expected, expected_err = (np.asarray(array, float) for array in reference)
+    flux, flux_err = np.asarray(flux, float), np.asarray(flux_err, float)
+    use = (flux > 0) & (flux_err > 0) & (expected > 0) & (expected_err >= 0) & np.isfinite(flux_err + expected_err)
+    if color is not None:
+        use &= np.isfinite(color)
+    tilt = config.color_term * np.asarray(color, float)[use] / _MAG if color is not None else 0.0
+    flux, flux_err, expected, expected_err = flux[use], flux_err[use], expected[use], expected_err[use]
+    ratio = np.log(expected / flux) - tilt  # natural logarithms until the end
+    bright = flux >= config.min_snr * flux_err
+    scale = float(np.median(ratio[bright])) if bright.any() else 0.0
+    noise = flux_err * np.exp(scale + tilt) / expected
+    use = bright.any() & (noise <= 1.0 / config.min_snr)
+    if use.sum() < config.min_stars:
+        raise BadData(f"only {int(use.sum())} reference stars with signal to noise >= {config.min_snr:g}, "
+                      f"{config.min_stars} are needed for a zero point")
+    ratio, noise, error = ratio[use], noise[use], (expected_err / expected)[use]
+    ratio = ratio + 0.5 * error**2 - 0.5 * noise**2
+    return _fit(ratio, np.sqrt(noise**2 + error**2 + (config.error_floor / _MAG) ** 2), config)
+
+
+def _fit(ratio: np.ndarray, sigma: np.ndarray, config: PhotometryConfig) -> PhotoCal:
+    """Clipped weighted mean with scatter beyond the errors, from the weighted median on."""
+    mean = weighted_median(ratio, 1.0 / sigma**2)
+    scatter = np.sqrt(max(0.0, robust_sigma(ratio - mean) ** 2 - float(np.median(sigma)) ** 2))
+    keep = np.zeros(len(ratio), bool)
+    for _ in range(20):
+        before, keep = keep, np.abs(ratio - mean) <= config.clip * np.hypot(sigma, scatter)
+        if np.array_equal(before, keep) or keep.sum() < config.min_stars:
+            break
+        scatter = intrinsic_scatter(ratio[keep] - mean, sigma[keep], keep.sum() - 1.0)
+        weight = 1.0 / (sigma[keep] ** 2 + scatter**2)
+        mean = float(np.sum(weight * ratio[keep]) / np.sum(weight))
+    if keep.sum() < config.min_stars:
+        raise BadData(f"the zero points of the {len(ratio)} reference stars do not agree: only {int(keep.sum())} are "
+                      f"within {config.clip:g} sigma, {config.min_stars} are needed")
+    error = 1.0 / np.sqrt(np.sum(1.0 / (sigma[keep] ** 2 + scatter**2)))
+    return PhotoCal(float(np.exp(mean)), float(np.exp(mean) * error), int(keep.sum()),
+                    _MAG * robust_sigma(ratio[keep] - mean))
