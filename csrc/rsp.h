@@ -154,4 +154,29 @@ rsp_status rsp_warp_psf(const float *stamps, int64_t n, int64_t size, const doub
 
 /* ---- coadd ------------------------------------------------------------------------------------------------- */
 
+typedef struct { /* one warp; its pixels without a value have a NaN image or an inf variance */
+    const float *image;    /* [ny * nx], unit U */
+    const float *variance; /* [ny * nx], U^2 */
+    const uint32_t *mask;  /* [ny * nx] */
+    int64_t x0, y0, nx, ny; /* where it lies: output pixel of its first, may be negative; size */
+    double weight;          /* relative weight, > 0 */
+} rsp_coadd_input;
+
+typedef struct {
+    float kappa;         /* an input is clipped beyond kappa sigma + tolerance * range of the mean of the others */
+    float tolerance;     /* on that range, over 5 x 5 pixels and less what noise makes of it */
+    float max_saturated; /* `saturated` is set where more than this share of the weight was lost with it */
+    int32_t min_inputs;  /* >= 3: pixels with fewer are not clipped */
+    uint32_t carry;      /* planes carried from the inputs in use */
+    uint32_t rejected, edge; /* planes carried from inputs without a value */
+    uint32_t saturated, clipped, no_data; /* planes to set */
+} rsp_coadd_rules;
+
+/* Weighted clipped mean of n inputs that each cover a part of the output [ny * nx]. Neighbours up to 2 pixels outside of
+ * the output are used where inputs have them, so that parts of an image equal the whole.
+ * out_image: U, NaN where no input; out_variance: U^2, sum w^2 V / (sum w)^2, inf where no input; out_mask; out_count: inputs
+ * in use; out_clipped [n]: pixels in which each was clipped. */
+rsp_status rsp_coadd(const rsp_coadd_input *input, int64_t n, int64_t ny, int64_t nx, const rsp_coadd_rules *rules,
+                     float *out_image, float *out_variance, uint32_t *out_mask, uint16_t *out_count, int64_t *out_clipped);
+
 #endif
