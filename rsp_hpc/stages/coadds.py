@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..algorithms.coadd import coadd
 from ..algorithms.warp import warp
 from ..errors import NothingToDo
+from ..io import product
 from ..io.coadd import CoaddWriter, encode_coadd
-from ..io.product import identity_of_file
-from ..io.visit import read_visit_detector
-from .stage import Clock, Part, Stage, Unit, identity
+from ..io.visit import read_visit_detector, visit_detector_names
+from .stage import Clock, Part, Stage, Unit, configuration_text
 from .survey import Run
 
 
@@ -18,55 +18,53 @@ class Coadds(Stage):
     name = "coadds"
 
     def units(self, run: Run) -> list[Unit]:
+        configuration = configuration_text(coadds=run.config.coadds, skymap=run.config.skymap, bands=run.bands)
+        present = {path_visit: product.identity(run.store.visit(path_visit)) for path_visit in run.store.visits()}
+        detectors = {visit: set(visit_detector_names(run.store.visit(visit))) for visit in present}
         units = []
-        identities: dict[int, str | None] = {}
-        configuration = {"coadds": run.config.coadds.model_dump(mode="json"), "skymap": run.config.skymap.model_dump(mode="json"),
-                         "bands": run.bands}
         for tract in run.survey.tracts():
             if run.options.tracts and tract not in run.options.tracts:
                 continue
-            inputs, members = [], {}
-            wanted = set(run.skymap.tract(tract).primary_patches()) & set(run.options.patches or run.survey.patches(tract))
-            for visit, detector, patches in run.survey.overlaps(tract):
-                band = run.survey.exposure(visit).band
-                found = identities.setdefault(visit, _visit_identity(run, visit))
-                if band not in run.bands or found is None:
-                    continue
-                inputs.append(f"{visit} {detector} {found}")
-                for patch in wanted & set(patches):
-                    members.setdefault((patch, band), []).append((visit, detector))
-            parts = tuple(Part(f"{band} {patch}", (band, patch, tuple(members[patch, band])), float(len(members[patch, band])))
-                          for patch, band in sorted(members, key=lambda key: (key[0], run.bands.index(key[1]))))
+            members = self._members(run, tract, detectors)
+            parts = tuple(Part(f"{band} {patch}", (band, patch, tuple(chosen)), float(len(chosen)))
+                          for (patch, band), chosen in sorted(members.items()))
+            inputs = {f"visit {visit}": present[visit] for part in parts for visit, _ in part.key[2]}
             if parts:
-                units.append(Unit(f"tract {tract}", tract, parts, run.store.coadds(tract),
-                                  identity(self.name, configuration, sorted(set(inputs)))))
+                units.append(Unit(f"tract {tract}", tract, parts, run.store.coadds(tract), configuration, inputs))
         return units
+
+    def _members(self, run: Run, tract: int, detectors: dict[int, set[str]]) -> dict[tuple[int, str], list[tuple[int, str]]]:
+        """(patch, band) -> the (visit, detector) that overlap it and have been calibrated."""
+        wanted = set(run.skymap.tract(tract).primary_patches())
+        if run.options.patches:
+            wanted &= set(run.options.patches)
+        members: dict[tuple[int, str], list[tuple[int, str]]] = {}
+        for visit, detector, patches in run.survey.overlaps(tract):
+            band = run.survey.exposure(visit).band
+            if band in run.bands and detector in detectors.get(visit, ()):
+                for patch in wanted.intersection(patches):
+                    members.setdefault((patch, band), []).append((visit, detector))
+        return members
 
     def work(self, run: Run, unit: Unit, part: Part, clock: Clock):
         band, index, members = part.key
         tract = run.skymap.tract(unit.key)
-        patch = tract.patch(index)
+        box = tract.patch(index).outer
+        config = run.config.coadds
+        warping = config.warp.model_copy(update={"cell": run.config.skymap.cell_size})
         warps = []
         for visit, detector in members:
             with clock("read"):
                 source = read_visit_detector(run.store.visit(visit), detector)
-            if source is None:
-                continue
             with clock("compute"):
-                warped = warp(source, tract.wcs, patch.outer, run.config.coadds.warp)
-            if warped is not None:
-                warps.append(warped)
+                warps.append(warp(source, tract.wcs, box, warping))
+        warps = [warped for warped in warps if warped is not None]
         if not warps:
             raise NothingToDo(f"no visit covers patch {index} in {band}")
         with clock("compute"):
-            combined = coadd(band, warps, patch.outer, run.config.coadds.coadd)
+            combined = coadd(band, warps, box, config.coadd)
         with clock("encode"):
             return encode_coadd(index, combined)
 
-    def writer(self, run: Run, unit: Unit):
-        return CoaddWriter(unit.product, run.header(self.name, unit), run.skymap.tract(unit.key))
-
-
-def _visit_identity(run: Run, visit: int) -> str | None:
-    path = run.store.visit(visit)
-    return identity_of_file(path) if path.exists() else None
+    def writer(self, run: Run, unit: Unit, header):
+        return CoaddWriter(unit.product, header, run.skymap.tract(unit.key))

@@ -12,7 +12,7 @@ import yaml
 
 from .. import log
 from ..errors import EXIT_DONE, EXIT_FAILURES, EXIT_STOPPED
-from ..io.atomic import RunLock
+from ..io.atomic import RunLock, write_text
 from ..parallel import Failure, on_leader
 from .calibs import Calibs
 from .coadds import Coadds
@@ -20,7 +20,7 @@ from .ingest import Ingest
 from .objects import Objects
 from .report import Report
 from .stage import StageReport, run_stage
-from .survey import Run, write_text
+from .survey import Run
 from .visits import Visits
 
 __all__ = ["STAGES", "run_stages"]
@@ -50,14 +50,13 @@ def run_stages(run: Run, names: tuple[str, ...]) -> int:
         return _run_in_order(run, names)
     finally:
         if run.lock is not None:
-            run.lock.release()
+            run.lock.__exit__(None, None, None)
 
 
 def _open_output(run: Run, names: tuple[str, ...]) -> None:
     """Rank 0: take the lock and write the effective configuration beside the products."""
-    lock = RunLock(run.store.lock)
-    lock.acquire()
-    run.lock = lock
+    run.lock = RunLock(run.store.root)
+    run.lock.__enter__()
     write_text(run.store.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
     run.store.stop.unlink(missing_ok=True)
     log.tell("%s: %s on %d rank%s, products in %s", run.config.name, ", ".join(names), run.world.size,

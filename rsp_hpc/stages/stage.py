@@ -6,22 +6,23 @@ team. What exists with the right identity is done; the same command again does w
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import logging
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
 
+import yaml
+
 from .. import __version__, log
+from ..config import Config
 from ..errors import BadData
-from ..io.product import identity_of_file
+from ..io import product
 from ..parallel import Communicator, Failure, Outcome, on_leader, run_parts, run_units
 from .survey import Run
 
-__all__ = ["Clock", "Part", "Stage", "StageReport", "Unit", "identity", "run_stage"]
+__all__ = ["Clock", "Part", "Stage", "StageReport", "Unit", "run_stage"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Unit:
-    """What a team does at a time; `product` is the file it makes, `identity` the hash that file must carry."""
+    """What a team does at a time, and the file it makes.
+
+    Attributes
+    ----------
+    name : for people; key : for the stage
+    parts : what the ranks of the team do
+    product : the file
+    configuration : the sections that the product depends on, YAML text
+    inputs : name -> hash of what goes in
+    """
 
     name: str
     key: Any
     parts: tuple[Part, ...]
     product: Path
-    identity: str
+    configuration: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def cost(self) -> float:
@@ -57,13 +68,20 @@ class Unit:
         return self.name
 
 
+def configuration_text(**sections: Config | None | str | tuple) -> str:
+    """The named sections as YAML text: what a product's identity and provenance hold."""
+    plain = {name: section.model_dump(mode="json") if isinstance(section, Config) else
+             list(section) if isinstance(section, tuple) else section for name, section in sections.items()}
+    return yaml.safe_dump(plain, sort_keys=True)
+
+
 class Clock:
     """Seconds of one part by kind of work: 'read', 'compute', 'encode', ..."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
@@ -85,8 +103,8 @@ class Stage:
         """Do one part on one rank; the result travels to the team's leader."""
         raise NotImplementedError
 
-    def writer(self, run: Run, unit: Unit) -> Any:
-        """On the leader: an object with append(part name, result), commit(provenance) and abandon()."""
+    def writer(self, run: Run, unit: Unit, header: product.Header) -> contextlib.AbstractContextManager:
+        """On the leader: a context whose value has append(result) and note(parts); the file appears when it ends well."""
         raise NotImplementedError
 
     def finish(self, run: Run) -> list[Failure]:
@@ -105,12 +123,6 @@ class StageReport:
     n_stale: int = 0
     seconds: float = 0.0
     rows: list[dict] = field(default_factory=list)
-
-
-def identity(stage: str, configuration: dict, inputs: list[str]) -> str:
-    """The hash that tells a product of other inputs, another configuration or another version."""
-    text = json.dumps([stage, __version__, configuration, inputs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def run_stage(run: Run, stage: Stage) -> StageReport:
@@ -148,7 +160,7 @@ def _plan(run: Run, stage: Stage) -> tuple[list[Unit], StageReport]:
     left, stale, done = [], 0, 0
     for unit in units:
         found = _identity_found(unit.product)
-        if found == unit.identity and not run.options.reprocess:
+        if found == _identity(stage, unit) and not run.options.reprocess:
             done += 1
         elif found is None or run.options.reprocess:
             left.append(unit)
@@ -159,51 +171,62 @@ def _plan(run: Run, stage: Stage) -> tuple[list[Unit], StageReport]:
     return left, StageReport(stage.name, Outcome(), len(units), done, stale)
 
 
+def _identity(stage: Stage, unit: Unit) -> str:
+    return product.identity_of(stage.name, unit.configuration, unit.inputs, __version__)
+
+
 def _identity_found(path: Path) -> str | None:
-    """The identity of the product at this path; None if there is none or it cannot be read (then it is replaced)."""
-    if not path.exists():
-        return None
+    """The identity of the product at this path; None if there is none or it is damaged (then it is made anew).
+
+    Raises
+    ------
+    BadData
+        A newer version of the program wrote it: it must not be replaced.
+    """
     try:
-        return identity_of_file(path)
+        return product.identity(path)
     except BadData as error:
         if "version" in str(error):
-            return f"unreadable: {error}"
+            raise
         logger.warning("%s; it is made anew", error)
         return None
 
 
 def _do_unit(run: Run, stage: Stage, team: Communicator, unit: Unit, rows: list[dict]) -> Outcome:
-    """One unit on one team: parts on all ranks, the file on the leader. The file appears when the last part is in."""
-    started = time.time()
-    writer = stage.writer(run, unit) if team.rank == 0 else None
-    seconds: dict[str, dict[str, float]] = {}
+    """One unit on one team: parts on all ranks, the file on the leader. It appears when the last part is in."""
 
     def work(part: Part):
-        clock = Clock()
-        began = time.time()
+        clock, began = Clock(), time.time()
         with log.unit(f"{unit.name} {part.name}"):
             result = stage.work(run, unit, part, clock)
         return result, clock.seconds, began, run.world.rank
 
-    def sink(part: Part, content) -> None:
-        result, kinds, began, rank = content
-        written = time.perf_counter()
-        writer.append(part.name, result)
-        seconds[part.name] = {**kinds, "write": time.perf_counter() - written}
-        rows.append({"stage": stage.name, "unit": unit.name, "part": part.name, "rank": rank, "began": began,
-                     **{f"{kind}_s": round(value, 4) for kind, value in sorted(seconds[part.name].items())}})
+    if team.rank != 0:
+        return run_parts(team, unit.parts, [part.cost for part in unit.parts], work, lambda part, result: None, run.stop)
+    header = product.Header(stage.name, _identity(stage, unit), unit.configuration, unit.inputs, run.world.size)
+    with contextlib.suppress(_NothingWritten), stage.writer(run, unit, header) as writer:
 
-    try:
+        def sink(part: Part, content) -> None:
+            result, kinds, began, rank = content
+            start = time.perf_counter()
+            writer.append(result)
+            kinds["write"] = time.perf_counter() - start
+            rows.append({"stage": stage.name, "unit": unit.name, "part": part.name, "rank": rank, "began": round(began, 3),
+                         **{kind: round(value, 4) for kind, value in kinds.items()}})
+
         outcome = run_parts(team, unit.parts, [part.cost for part in unit.parts], work, sink, run.stop)
-    except BaseException:
-        if writer is not None:
-            writer.abandon()
-        raise
-    if writer is not None:
         if outcome.stopped or not outcome.done:
-            writer.abandon()
-        else:
-            writer.commit({"host": run.host, "ranks": run.world.size, "started": started, "seconds": seconds,
-                           "peak_memory": {str(unit.parts[i]): value for i, value in outcome.peak_memory.items()},
-                           "failures": [[row.part, row.error, row.message] for row in outcome.failures]})
+            raise _NothingWritten
+        writer.note(_parts(unit, outcome))
     return outcome
+
+
+class _NothingWritten(Exception):
+    """Leaves the writer without a file."""
+
+
+def _parts(unit: Unit, outcome: Outcome) -> list[product.Part]:
+    """What each part cost, or why it is missing."""
+    failures = {row.part: f"{row.error}: {row.message}" for row in outcome.failures}
+    return [product.Part(part.name, outcome.seconds.get(i, 0.0), outcome.peak_memory.get(i, 0), failures.get(part.name, ""))
+            for i, part in enumerate(unit.parts)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,10 @@ from ..algorithms.visit import VisitConfig
 from ..algorithms.warp import WarpConfig
 from ..config import Config, build, load_yaml, parameter
 from ..errors import ConfigError
-from ..io.database import Survey
+from ..io.atomic import write_text
+from ..io.database import Survey, read_survey
 from ..io.paths import Store
-from ..parallel import Communicator, Progress, StopRequest
+from ..parallel import Communicator, Progress, StopRequest, on_leader
 from ..products.camera import Camera, load_camera
 from ..products.reference import ReferenceConfig
 from ..products.skymap import RingsSkyMap, SkyMapConfig
@@ -132,8 +134,6 @@ class Run:
     @property
     def survey(self) -> Survey:
         """What `ingest` found."""
-        from ..io.database import read_survey
-
         return self.cached("survey", lambda: read_survey(self.store.survey_db))
 
     @property
@@ -155,13 +155,6 @@ class Run:
             {"stage": stage, "total": state.total, "finished": state.finished, "failed": state.failed,
              "seconds": round(state.seconds_elapsed, 1), "seconds_left": round(state.seconds_left, 1),
              "ranks": self.world.size, "host": self.host, "pid": os.getpid(), "time": round(time.time(), 1)}))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small text file in one step."""
-    from ..io.atomic import write_bytes
-
-    write_bytes(path, text.encode())
 
 
 def load_survey(path: Path, changes: tuple[str, ...] = ()) -> SurveyConfig:
@@ -193,8 +186,6 @@ def load_survey(path: Path, changes: tuple[str, ...] = ()) -> SurveyConfig:
 
 def find_camera(name: str, beside: Path) -> Camera:
     """The camera of this name: a path, or in `cameras/` beside the configuration, the checkout or the installation."""
-    import sys
-
     root = Path(__file__).resolve().parents[2]
     places = [beside / name, *(folder / "cameras" / f"{name}.yaml" for folder in
                                (beside, root / "configs", Path(sys.prefix) / "share" / "rsp_hpc"))]
@@ -208,8 +199,6 @@ def find_camera(name: str, beside: Path) -> Camera:
 def survey_from(path: str, changes: tuple[str, ...], world: Communicator, options: Options,
                 data: str | None = None, output: str | None = None) -> Run:
     """The Run of one command line; rank 0 reads, all ranks get the same, or the same error (collective)."""
-    from ..parallel import on_leader
-
     def read() -> tuple[SurveyConfig, Camera, Path, Path]:
         config = load_survey(Path(path), changes)
         camera = find_camera(config.camera, Path(path).resolve().parent)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ..algorithms.visit import calibrate_detector
 from ..errors import BadData
+from ..io import product
 from ..io.calibration import read_calibration
-from ..io.product import identity_of_file
 from ..io.raw import read_raw_detector
-from ..io.reference import read_reference
+from ..io.table import read_fits_table
 from ..io.visit import VisitWriter, encode_visit_detector
 from ..products.calibration import Calibration
 from ..products.reference import ReferenceCatalogue
-from .stage import Clock, Part, Stage, Unit, identity
+from .stage import Clock, Part, Stage, Unit, configuration_text
 from .survey import Run
 
 
@@ -21,58 +21,55 @@ class Visits(Stage):
     name = "visits"
 
     def units(self, run: Run) -> list[Unit]:
+        configuration = configuration_text(visits=run.config.visits, io=run.config.io, reference=run.config.reference)
         units = []
-        configuration = {"visits": run.config.visits.model_dump(mode="json"), "io": run.config.io.model_dump(mode="json"),
-                         "reference": _plain(run.config.reference)}
         for exposure in run.survey.exposures("science"):
-            if exposure.band not in run.bands or (run.options.visits and exposure.visit not in run.options.visits):
+            names = self._selected(run, exposure)
+            if not names:
                 continue
-            names = [name for name in run.survey.detectors(exposure.visit)
-                     if not run.options.detectors or name in run.options.detectors]
-            if not names or (run.options.tracts and not run.survey.visit_touches(exposure.visit, run.options.tracts)):
-                continue
-            inputs = [f"{name} {run.survey.input_hash(exposure.visit, name)} {_calibration_identity(run, name)}"
-                      for name in names]
+            inputs = {f"raw {name}": run.survey.hash_of_inputs(exposure.visit, name) for name in names}
+            inputs |= {f"calibration {name}": found for name in names
+                       if (found := product.identity(run.store.calibration(name)))}
             units.append(Unit(f"visit {exposure.visit}", exposure, tuple(Part(name) for name in names),
-                              run.store.visit(exposure.visit), identity(self.name, configuration, inputs)))
+                              run.store.visit(exposure.visit), configuration, inputs))
         return units
 
+    def _selected(self, run: Run, exposure) -> list[str]:
+        """The detectors of a visit that the command line selects."""
+        options = run.options
+        if exposure.band not in run.bands or (options.visits and exposure.visit not in options.visits):
+            return []
+        if options.tracts and not run.survey.touches(exposure.visit, options.tracts):
+            return []
+        return [name for name in run.survey.detectors(exposure.visit) if not options.detectors or name in options.detectors]
+
     def work(self, run: Run, unit: Unit, part: Part, clock: Clock):
-        exposure, detector = unit.key, run.camera.detector(part.name)
+        exposure = unit.key
         with clock("read"):
-            raw = read_raw_detector(run.survey.files(exposure.visit, part.name), run.camera, detector)
+            raw = read_raw_detector(run.survey.files(exposure.visit, part.name), run.camera, part.name)
             calibration = run.cached(f"calibration {part.name} {exposure.band}",
                                      lambda: _calibration(run, part.name, exposure.band))
             reference = run.cached("reference", lambda: _reference(run))
         with clock("compute"):
             visit = calibrate_detector(raw, calibration, reference, run.config.visits)
         with clock("encode"):
-            return encode_visit_detector(visit, run.config.io.quantisation)
+            return encode_visit_detector(visit, q=run.config.io.quantisation or 1.0, exact=not run.config.io.quantisation)
 
-    def writer(self, run: Run, unit: Unit):
-        return VisitWriter(unit.product, run.header(self.name, unit))
-
-
-def _plain(model) -> dict | None:
-    return model.model_dump(mode="json") if model is not None else None
-
-
-def _calibration_identity(run: Run, detector: str) -> str:
-    path = run.store.calibration(detector)
-    return identity_of_file(path) if path.exists() else "none"
+    def writer(self, run: Run, unit: Unit, header):
+        return VisitWriter(unit.product, header)
 
 
 def _calibration(run: Run, detector: str, band: str) -> Calibration:
-    """This detector's calibration in a band; an empty one for frames that arrive detrended or have none at all."""
+    """This detector's calibration in a band; an empty one for frames that arrive detrended or where the survey has none."""
     if run.camera.detrended or not run.survey.has_calibrations:
         return Calibration()
     path = run.store.calibration(detector)
     if not path.exists():
-        raise BadData(f"detector {detector}: no calibration frames; add its bias, dark and flats to the data and ingest again")
+        raise BadData(f"detector {detector} has no calibration: add its bias, dark and flat frames to the data and run calibs")
     return read_calibration(path, band)
 
 
 def _reference(run: Run) -> ReferenceCatalogue | None:
-    if run.config.reference is None:
-        return None
-    return read_reference(run.data, run.config.reference)
+    """The reference catalogue, if the survey has one."""
+    config = run.config.reference
+    return None if config is None else ReferenceCatalogue.from_columns(read_fits_table(run.data / config.file), config)
