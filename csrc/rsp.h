@@ -121,6 +121,56 @@ rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict snr, c
 
 /* ---- measure ----------------------------------------------------------------------------------------------- */
 
+typedef struct {                /* an image for measuring: all planes [ny][nx] */
+    int64_t ny, nx;
+    const float *image, *variance;  /* [unit], [unit^2] */
+    const uint32_t *mask;
+    const int32_t *labels;      /* footprint + 1, 0 = none; may be NULL */
+    uint32_t never, reject, rescue; /* pixels with a bit of never, or of reject and none of rescue, are missing */
+} rsp_pixels;
+
+typedef struct {                /* n sources */
+    int64_t n;
+    const double *xy;           /* [n][2] positions, pixel */
+    const int32_t *footprints;  /* [n] index of the source's footprint, -1 = none */
+    const int32_t *child_boxes; /* [n][4] x0, y0, x1, y1, half open; may be NULL as the next two */
+    const int64_t *child_offsets; /* [n] first pixel in child_values, -1 = no child: the image counts */
+    const float *child_values;  /* packed pixels of children [unit] */
+    int64_t psf_side;           /* odd */
+    const float *psf;           /* [n][psf_side][psf_side] PSF centred on its middle pixel, sum 1; NaN = unknown */
+    const double *correlation;  /* [n] factor on the variance of sums; may be NULL: 1 */
+} rsp_sources;
+
+typedef enum {                  /* columns of the table of measured values, NaN = not measured */
+    RSP_X = 0, RSP_Y, RSP_X_ERR, RSP_Y_ERR, RSP_XY_COV,     /* position, pixel */
+    RSP_PSF_FLUX, RSP_PSF_FLUX_ERR, RSP_PSF_AREA,           /* unit; effective area 1 / sum P^2, pixel */
+    RSP_EXCESS, RSP_EXCESS_ERR,                             /* second moment beyond the PSF's, per axis, pixel^2 */
+    RSP_IXX, RSP_IYY, RSP_IXY, RSP_IXX_ERR, RSP_IYY_ERR, RSP_IXY_ERR,   /* adaptive moments, pixel^2 */
+    RSP_IXX_PSF, RSP_IYY_PSF, RSP_IXY_PSF,
+    RSP_BLENDEDNESS,                                        /* share of weighted light that is not the source's */
+    RSP_KRON_RADIUS, RSP_KRON_FLUX, RSP_KRON_FLUX_ERR,      /* first radial moment, pixel; flux within 2.5 of it */
+    RSP_N_MEASURED
+} rsp_measured;
+
+enum {                          /* why a value is missing or doubtful */
+    RSP_NO_CENTROID = 1,        /* the position was not fitted: the given one stands */
+    RSP_NO_PIXELS = 2,          /* less than a fifth of the PSF's weight has data: no PSF flux */
+    RSP_PSF_CUT = 4,            /* less than nine tenths has data */
+    RSP_NO_SHAPE = 8,           /* no adaptive moments */
+    RSP_KRON_SMALLEST = 16,     /* no Kron radius: the smallest aperture was taken */
+    RSP_KRON_CUT = 32,          /* data are missing in the Kron aperture */
+    RSP_NO_PSF = 64,
+    RSP_OFF_IMAGE = 128
+};
+
+/* Measure each source: PSF fit (position within max_shift of the given one; 0 keeps it), circular apertures of n_radii
+ * radii [pixel] with exact pixel areas, adaptive moments, Kron flux. out_values [n][RSP_N_MEASURED]; out_apertures
+ * [n][n_radii][3]: flux, its error, area without data [pixel]; out_flags [n]; out_masks [n][2]: union of the mask over
+ * the source's footprint, and over the 3x3 pixels at its centre. */
+rsp_status rsp_measure(const rsp_pixels *pixels, const rsp_sources *sources, double max_shift, int64_t n_radii,
+        const double *restrict radii, double *restrict out_values, double *restrict out_apertures,
+        uint32_t *restrict out_flags, uint32_t *restrict out_masks);
+
 /* ---- psf --------------------------------------------------------------------------------------------------- */
 
 /* ---- warp -------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,128 @@
+/* aperture.c: sums in circles, with exact areas, and in Kron's ellipse. */
+#include "stamp.h"
+
+/* The part of a circle about the origin within [0, x] x [0, y] is x y inside the circle, and outside
+ *   y min(x, X(y)) + G(min(x, r)) - G(min(x, X(y)))  with X(y) = sqrt(r^2 - y^2), G(t) = integral of sqrt(r^2 - t^2).
+ * G is needed at grid lines only, so that a pixel costs four such corners and no arc sine. */
+static double circle_integral(double t, double r) {
+    t = t < r ? t : r;
+    return 0.5 * (t * sqrt(r * r - t * t > 0.0 ? r * r - t * t : 0.0) + r * r * asin(t / r));
+}
+
+/* F at all column edges for one row edge y; edge[], integral[] are |x| and G(|x|) with their signs in sign[]. */
+RSP_SIMD static void corner_row(double y, double r, int64_t n, const double *restrict edge,
+                                const double *restrict integral, const double *restrict sign, double *restrict out) {
+    const double h = fabs(y), chord = h < r ? sqrt(r * r - h * h) : 0.0, below = circle_integral(chord, r);
+    const double turn = y < 0.0 ? -1.0 : 1.0;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const double inside = edge[i] * h, outside = h * chord + integral[i] - below;
+        out[i] = turn * sign[i] * (edge[i] <= chord ? inside : outside);
+    }
+}
+
+RSP_SIMD static void sum_row(int64_t n, const double *restrict low, const double *restrict high,
+                             const float *restrict value, const float *restrict variance, const float *restrict missing,
+                             double *restrict sums) {
+    double flux = 0.0, power = 0.0, absent = 0.0, area = 0.0;
+#pragma omp simd reduction(+ : flux, power, absent, area)
+    for (int64_t i = 0; i < n; i++) {
+        const double w = (high[i + 1] - high[i]) - (low[i + 1] - low[i]);
+        flux += w * (double)value[i];
+        power += w * w * (double)variance[i];
+        absent += w * (double)missing[i];
+        area += w;
+    }
+    sums[0] += flux;
+    sums[1] += power;
+    sums[2] += absent;
+    sums[3] += area;
+}
+
+void rsp_circle_sum(const rsp_stamp *stamp, double dx, double dy, double radius, double *work, double out[3]) {
+    const int64_t half = stamp->half, side = stamp->side;
+    const int64_t x0 = rsp_max(-half, (int64_t)floor(dx - radius + 0.5)), x1 = rsp_min(half, (int64_t)ceil(dx + radius - 0.5));
+    const int64_t y0 = rsp_max(-half, (int64_t)floor(dy - radius + 0.5)), y1 = rsp_min(half, (int64_t)ceil(dy + radius - 0.5));
+    const int64_t n = rsp_max(0, x1 - x0 + 1);
+    double *edge = work, *integral = edge + side + 1, *sign = integral + side + 1;
+    double *low = sign + side + 1, *high = low + side + 1, sums[4] = {0.0};
+    for (int64_t i = 0; i <= n; i++) {
+        const double x = (double)(x0 + i) - 0.5 - dx;
+        edge[i] = fabs(x);
+        sign[i] = x < 0.0 ? -1.0 : 1.0;
+        integral[i] = circle_integral(edge[i], radius);
+    }
+    corner_row((double)y0 - 0.5 - dy, radius, n + 1, edge, integral, sign, low);
+    for (int64_t y = y0; y <= y1 && n > 0; y++) {
+        corner_row((double)y + 0.5 - dy, radius, n + 1, edge, integral, sign, high);
+        const int64_t first = (y + half) * side + x0 + half;
+        sum_row(n, low, high, stamp->value + first, stamp->variance + first, stamp->missing + first, sums);
+        double *swap = low;
+        low = high;
+        high = swap;
+    }
+    out[0] = sums[0];
+    out[1] = sums[1];
+    out[2] = sums[2] + fmax(0.0, M_PI * radius * radius - sums[3]); /* what lies beyond the stamp */
+    if (out[2] < 1e-9 * radius * radius) out[2] = 0.0;
+}
+
+typedef struct { /* elliptical radius rho^2 = a x^2 + 2 b x y + c y^2, with the area of a circle of that radius */
+    double a, b, c, reach_x, reach_y;
+} metric;
+
+static metric metric_of(const rsp_ellipse *e) {
+    const double root = sqrt(e->xx * e->yy - e->xy * e->xy);
+    return (metric){e->yy / root, -e->xy / root, e->xx / root, sqrt(e->xx / root), sqrt(e->yy / root)};
+}
+
+/* Sums over pixels with rho < radius, with edges softened over a pixel: light, light x rho, variance, missing, area. */
+RSP_SIMD static void ellipse_sum(const rsp_stamp *stamp, const rsp_ellipse *e, metric m, double radius, double sums[5]) {
+    const int64_t half = stamp->half;
+    const int64_t x0 = rsp_max(-half, (int64_t)floor(e->dx - radius * m.reach_x - 1.0));
+    const int64_t x1 = rsp_min(half, (int64_t)ceil(e->dx + radius * m.reach_x + 1.0));
+    const int64_t y0 = rsp_max(-half, (int64_t)floor(e->dy - radius * m.reach_y - 1.0));
+    const int64_t y1 = rsp_min(half, (int64_t)ceil(e->dy + radius * m.reach_y + 1.0));
+    const float a = (float)m.a, b = (float)m.b, c = (float)m.c, limit = (float)radius;
+    memset(sums, 0, 5 * sizeof *sums);
+    for (int64_t y = y0; y <= y1; y++) {
+        const int64_t first = (y + half) * stamp->side + half;
+        const float *restrict value = stamp->value + first, *restrict variance = stamp->variance + first;
+        const float *restrict missing = stamp->missing + first;
+        const float v = (float)((double)y - e->dy), middle = (float)e->dx;
+        float light = 0.0f, moment = 0.0f, power = 0.0f, absent = 0.0f, area = 0.0f;
+#pragma omp simd reduction(+ : light, moment, power, absent, area)
+        for (int64_t x = x0; x <= x1; x++) {
+            const float u = (float)(int32_t)x - middle, p = a * u + b * v, q = b * u + c * v;
+            const float rho = sqrtf(fmaxf(u * p + v * q, 1e-12f)), slope = sqrtf(p * p + q * q) / rho;
+            float w = 0.5f + (limit - rho) / slope;
+            w = w < 0.0f ? 0.0f : w > 1.0f ? 1.0f : w;
+            light += w * value[x];
+            moment += w * value[x] * rho;
+            power += w * w * variance[x];
+            absent += w * missing[x];
+            area += w;
+        }
+        sums[0] += light;
+        sums[1] += moment;
+        sums[2] += power;
+        sums[3] += absent;
+        sums[4] += area;
+    }
+}
+
+int rsp_kron_sum(const rsp_stamp *stamp, const rsp_ellipse *ellipse, double smallest, double out[4]) {
+    const metric m = metric_of(ellipse);
+    const double sigma = pow(ellipse->xx * ellipse->yy - ellipse->xy * ellipse->xy, 0.25);
+    double sums[5];
+    ellipse_sum(stamp, ellipse, m, 6.0 * sigma, sums);
+    const double radius = sums[1] / sums[0];
+    const int usable = sums[0] > 0.0 && radius > 0.0 && radius < 6.0 * sigma;
+    const double limit = usable ? fmax(2.5 * radius, smallest) : smallest;
+    ellipse_sum(stamp, ellipse, m, limit, sums);
+    out[0] = usable ? radius : limit / 2.5;
+    out[1] = sums[0];
+    out[2] = sums[2];
+    out[3] = sums[3] + fmax(0.0, M_PI * limit * limit - sums[4] - 0.5);
+    return !usable;
+}
