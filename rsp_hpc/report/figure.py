@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import warnings
 
 import numpy as np
 
-__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "new_figure", "note_empty", "styled"]
+__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis", "new_figure", "note_empty", "styled"]
 
 BANDS = {"u": "#7b3fa0", "g": "#2a7fb8", "r": "#3a9a4b", "i": "#d98c00", "z": "#c8443b", "y": "#7a4a2e"}
 STAR, GALAXY, INK, GREY = "#4cc9f0", "#ffb703", "#222222", "#888888"
@@ -16,7 +17,8 @@ OTHERS = ("#2a7fb8", "#d98c00", "#3a9a4b", "#c8443b", "#7b3fa0", "#7a4a2e")
 STYLE = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold", "axes.labelsize": 9.0, "legend.fontsize": 8.0,
          "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
          "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.4,
-         "axes.edgecolor": GREY, "font.family": "DejaVu Sans", "figure.facecolor": "white"}
+         "axes.edgecolor": GREY, "font.family": "DejaVu Sans", "figure.facecolor": "white",
+         "text.parse_math": False}  # a dollar in a name is no formula
 
 
 def band_colour(band: str) -> str:
@@ -52,6 +54,16 @@ def new_figure(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: 
     return figure, axes[0, 0] if rows == columns == 1 else axes
 
 
+def log_axis(axes) -> None:
+    """A logarithmic x axis whose labels are plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def note_empty(axes, text: str) -> None:
     """Say in the middle of the axes why there is nothing."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
@@ -64,7 +76,8 @@ def data_uri(figure, dpi: int = 110, colours: int = 0) -> str:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a glyph that the font lacks is drawn as a box
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     if colours:
         from PIL import Image  # matplotlib needs it anyway

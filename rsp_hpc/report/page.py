@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def render(inputs: Inputs, metrics: list[Metric], figures: dict, config: ReportC
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True)
+                                     undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable)
     shown = [_shown(item) for item in metrics]
     values = {
         "title": config.title or inputs.name, "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -161,6 +162,13 @@ def render(inputs: Inputs, metrics: list[Metric], figures: dict, config: ReportC
              "versions": inputs.versions}
     values["contents"] = [item for item in CONTENTS if there.get(item[0], True)]
     return environment.get_template("page.html").render(values)
+
+
+def _printable(value):
+    """Text without control characters and without those that turn the direction of writing; anything else as it is."""
+    if type(value) is not str:
+        return value
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t" else c for c in value)
 
 
 def _shown(item: Metric) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .config import ReportConfig
-from .figure import band_colour, finite_limits, new_figure, note_empty, styled
+from .figure import band_colour, finite_limits, log_axis, new_figure, note_empty, styled
 from .metrics import MILLIMAG, Comparison, completeness
 from .robust import median, width
 
@@ -125,7 +125,8 @@ def position_figure(comparison: Comparison, config: ReportConfig):
     for offset, label, colour in ((east, "east", "#2a7fb8"), (north, "north", "#d98c00")):
         panel.plot(snr, 1000 * offset, ".", ms=2.5, alpha=0.45, color=colour, label=label, rasterized=True)
     spread = max(np.abs(finite_limits(np.r_[1000 * east, 1000 * north], 1, 99))) if len(east) else 10.0
-    panel.set(xscale="log", ylim=(-spread, spread), xlabel="true S/N in the best band", ylabel="measured - true [mas]",
+    log_axis(panel)
+    panel.set(ylim=(-spread, spread), xlabel="true S/N in the best band", ylabel="measured - true [mas]",
               title="Position residuals of isolated stars")
     panel.legend(loc="upper right", markerscale=3)
     return figure
@@ -145,7 +146,9 @@ def separation_figure(comparison: Comparison):
         for label, some, colour in (("galaxies", ~star, "#d98c00"), ("stars", star, "#2a7fb8")):
             panel.plot(snr[use & some], score[use & some], ".", ms=3, alpha=0.5, color=colour, label=label, rasterized=True)
         panel.axhline(0.5, color="#222222", lw=0.8, ls="--")
-        panel.set(xscale="log", xlabel="true S/N", title=band)
+        log_axis(panel)
+        panel.tick_params(axis="x", rotation=45)
+        panel.set(xlabel="true S/N", title=band)
     if bands:
         axes[0, 0].set_ylabel("extendedness")
         axes[0, -1].legend(loc="center right", markerscale=3)
