@@ -3,12 +3,12 @@
  * One weight per input, so that the mean's PSF is the weighted mean of the inputs' PSFs. An input is judged against the mean
  * of the others (leave one out, exact from the sums in O(1)): an artifact then shows in full even among three inputs. Where
  * the sky varies from pixel to pixel the others' range over 5 x 5 pixels is tolerated, so that stars survive changes of
- * seeing. Bound: memory, 12 bytes per input and pixel; strips of 256 columns keep the rows that are read twice in L2. */
+ * seeing. Bound: memory, 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, from L2. */
 #include <float.h>
 #include "internal.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define STRIP 256
+#define STRIP 2048
 #define HALO 2
 #define ROWS (2 * HALO + 1)
 #define WIDTH (STRIP + 2 * HALO)
@@ -17,12 +17,11 @@ typedef struct { /* sums over the inputs of one row of a strip and its halo */
     float value[WIDTH], weight[WIDTH], variance[WIDTH]; /* sum w v, sum w, sum w^2 V */
     int32_t n[WIDTH];
     uint32_t used[WIDTH], lost[WIDTH]; /* OR of the masks of inputs that count, and of those that do not */
+    int32_t doubt[WIDTH];              /* whether an input may have to be clipped */
 } row_sums;
 
 typedef struct {
-    row_sums row[ROWS];  /* row y is at y modulo ROWS */
-    int32_t doubt[STRIP];
-    float image[STRIP], variance[STRIP];
+    row_sums row[ROWS]; /* row y is at y modulo ROWS */
 } strip;
 
 typedef struct { /* what all functions here need */
@@ -41,6 +40,36 @@ INLINE int64_t overlap(const rsp_coadd_input *e, int64_t y, int64_t x0, int64_t 
     return (y - e->y0) * e->nx - e->x0;
 }
 
+/* Add n pixels of one input to the sums. */
+INLINE void add_input(const float *restrict v, const float *restrict u, const uint32_t *restrict m, int64_t n, float w,
+                      float *restrict value, float *restrict weight, float *restrict variance, int32_t *restrict count,
+                      uint32_t *restrict used, uint32_t *restrict lost) {
+    const float w2 = w * w;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const int ok = (fabsf(v[i]) <= FLT_MAX) & (u[i] <= FLT_MAX);
+        const uint32_t keep = (uint32_t)-ok;
+        value[i] += w * (ok ? v[i] : 0.0f);
+        variance[i] += w2 * (ok ? u[i] : 0.0f);
+        weight[i] += ok ? w : 0.0f;
+        count[i] += ok;
+        used[i] |= m[i] & keep;
+        lost[i] |= m[i] & ~keep;
+    }
+}
+
+/* Mark the pixels of one input that lie beyond kappa sigma of the mean of the others. NaN compares false. */
+INLINE void doubt_input(const float *restrict v, const float *restrict u, int64_t n, float w, float kappa2,
+                        const float *restrict value, const float *restrict weight, const float *restrict variance,
+                        int32_t *restrict doubt) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float rest = weight[i] - w, d = v[i] * weight[i] - value[i];
+        const float noise = u[i] * (rest * rest - w * w) + variance[i]; /* of d */
+        doubt[i] |= (d * d > kappa2 * noise) & (u[i] <= FLT_MAX);
+    }
+}
+
 /* Sums of row y over columns x0 - HALO .. x0 + STRIP + HALO. */
 INLINE void add_row(const stack *c, strip *s, int64_t y, int64_t x0) {
     row_sums *restrict r = row_of(s, y);
@@ -48,41 +77,24 @@ INLINE void add_row(const stack *c, strip *s, int64_t y, int64_t x0) {
     for (int64_t k = 0; k < c->n; k++) {
         const rsp_coadd_input *e = c->input + k;
         int64_t first, last, at = overlap(e, y, x0 - HALO, x0 + STRIP + HALO, &first, &last);
-        const float *restrict v = e->image + at, *restrict u = e->variance + at;
-        const uint32_t *restrict m = e->mask + at;
-        const float w = c->weight[k], w2 = w * w;
-        for (int64_t x = first; x < last; x++) {
-            const int64_t i = x - x0 + HALO;
-            const int ok = (fabsf(v[x]) <= FLT_MAX) & (u[x] <= FLT_MAX);
-            r->value[i] += ok ? w * v[x] : 0.0f;
-            r->variance[i] += ok ? w2 * u[x] : 0.0f;
-            r->weight[i] += ok ? w : 0.0f;
-            r->n[i] += ok;
-            r->used[i] |= ok ? m[x] : 0;
-            r->lost[i] |= ok ? 0 : m[x];
-        }
+        add_input(e->image + at + first, e->variance + at + first, e->mask + at + first, last - first, c->weight[k],
+                  r->value + first - x0 + HALO, r->weight + first - x0 + HALO, r->variance + first - x0 + HALO,
+                  r->n + first - x0 + HALO, r->used + first - x0 + HALO, r->lost + first - x0 + HALO);
     }
 }
 
-/* Pixels of row y of which an input lies beyond kappa sigma of the mean of the others. */
-INLINE void doubt_row(const stack *c, strip *s, int64_t y, int64_t x0, int64_t x1) {
-    const row_sums *restrict r = row_of(s, y);
+/* Pixels of row y of which an input lies beyond kappa sigma of the mean of the others; while the row is still in cache. */
+INLINE void doubt_row(const stack *c, strip *s, int64_t y, int64_t x0) {
+    row_sums *restrict r = row_of(s, y);
     const float kappa2 = c->rules->kappa * c->rules->kappa;
-    int32_t *restrict doubt = s->doubt;
-    memset(doubt, 0, sizeof s->doubt);
+    const int32_t min_inputs = c->rules->min_inputs;
     for (int64_t k = 0; k < c->n; k++) {
         const rsp_coadd_input *e = c->input + k;
-        int64_t first, last, at = overlap(e, y, x0, x1, &first, &last);
-        const float *restrict v = e->image + at, *restrict u = e->variance + at;
-        const float w = c->weight[k];
-        for (int64_t x = first; x < last; x++) {
-            const int64_t i = x - x0 + HALO;
-            float rest = r->weight[i] - w, d = v[x] * r->weight[i] - r->value[i];
-            float noise = u[x] * rest * rest + (r->variance[i] - w * w * u[x]);
-            doubt[i - HALO] |= (d * d > kappa2 * noise) & (u[x] <= FLT_MAX); /* NaN compares false */
-        }
+        int64_t first, last, at = overlap(e, y, x0 - HALO, x0 + STRIP + HALO, &first, &last), i = first - x0 + HALO;
+        doubt_input(e->image + at + first, e->variance + at + first, last - first, c->weight[k], kappa2, r->value + i,
+                    r->weight + i, r->variance + i, r->doubt + i);
     }
-    for (int64_t i = 0; i < x1 - x0; i++) doubt[i] &= r->n[i + HALO] >= c->rules->min_inputs;
+    for (int64_t i = 0; i < WIDTH; i++) r->doubt[i] &= r->n[i] >= min_inputs;
 }
 
 /* Value of input k at a pixel; 0 if it has none there. */
@@ -179,7 +191,7 @@ static double lost_share(const stack *c, int64_t y, int64_t x, double used) {
 INLINE void finish_row(const stack *c, strip *s, int64_t y, int64_t x0, int64_t x1, int64_t nx, uint8_t *out,
                        float *restrict out_image, float *restrict out_variance, uint32_t *restrict out_mask,
                        uint16_t *restrict out_count, int64_t *restrict out_clipped) {
-    const row_sums *r = row_of(s, y);
+    row_sums *r = row_of(s, y);
     const rsp_coadd_rules *rules = c->rules;
     const int64_t at = y * nx + x0;
     for (int64_t i = 0; i < x1 - x0; i++) {
@@ -191,10 +203,10 @@ INLINE void finish_row(const stack *c, strip *s, int64_t y, int64_t x0, int64_t 
         out_count[at + i] = (uint16_t)r->n[i + HALO];
         out_mask[at + i] = (r->used[i + HALO] & rules->carry) | (lost & (rules->rejected | rules->edge)) |
                            (any ? 0 : rules->no_data);
-        s->doubt[i] |= (lost & rules->saturated) != 0;
+        r->doubt[i + HALO] |= (lost & rules->saturated) != 0;
     }
     for (int64_t i = 0; i < x1 - x0; i++) {
-        if (!s->doubt[i]) continue;
+        if (!r->doubt[i + HALO]) continue;
         pixel_sums p;
         int64_t n_clipped = clip_pixel(c, s, y, x0 + i, x0, out, &p, out_clipped);
         if (n_clipped) {
@@ -231,10 +243,10 @@ RSP_API RSP_SIMD rsp_status rsp_coadd(const rsp_coadd_input *input, int64_t n, i
     const stack c = {input, n, rules, weight};
     for (int64_t x0 = 0; x0 < nx; x0 += STRIP) {
         const int64_t x1 = rsp_min(nx, x0 + STRIP);
-        for (int64_t y = -HALO; y < HALO; y++) add_row(&c, s, y, x0);
+        for (int64_t y = -HALO; y < HALO; y++) add_row(&c, s, y, x0), doubt_row(&c, s, y, x0);
         for (int64_t y = 0; y < ny; y++) {
             add_row(&c, s, y + HALO, x0);
-            doubt_row(&c, s, y, x0, x1);
+            doubt_row(&c, s, y + HALO, x0);
             finish_row(&c, s, y, x0, x1, nx, out, out_image, out_variance, out_mask, out_count, out_clipped);
         }
     }
