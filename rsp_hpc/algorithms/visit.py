@@ -1,0 +1,199 @@
+"""visit: one raw detector to a calibrated image with sources. The flow of the visits stage, step by step."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from ..config import Config, parameter
+from ..errors import BadData
+from ..products.background import Background
+from ..products.calibration import Calibration
+from ..products.catalogue import Catalogue, Column
+from ..products.exposure import RawDetector
+from ..products.ids import source_ids
+from ..products.image import MaskedImage
+from ..products.mask import bits
+from ..products.photocal import PhotoCal, magnitude_of
+from ..products.psf import PolynomialPsf, Psf
+from ..products.reference import ReferenceCatalogue
+from ..products.visit import VisitDetector
+from ..products.wcs import Wcs
+from .astrometry import AstrometricFit, AstrometryConfig, fit_wcs
+from .background import BackgroundConfig, fit_background, subtract_background
+from .cosmic import CosmicConfig, find_cosmic_rays
+from .deblend import DeblendConfig, deblend
+from .detect import DetectConfig, detect
+from .detrend import DetrendConfig, detrend
+from .interpolate import InterpolateConfig, interpolate
+from .measure import MeasureConfig, measure
+from .photometry import PhotometryConfig, fit_zero_point
+from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
+
+__all__ = ["VisitConfig", "calibrate_detector"]
+
+FILLED = ("BAD", "CR")
+"""Planes whose pixels are interpolated; saturated cores are left as they are."""
+
+
+class VisitConfig(Config):
+    """How a raw detector becomes a calibrated one: one section per step, in the order in which they run."""
+
+    detrend: DetrendConfig = DetrendConfig()
+    cosmic: CosmicConfig = CosmicConfig()
+    interpolate: InterpolateConfig = InterpolateConfig()
+    background: BackgroundConfig = BackgroundConfig()
+    psf: PsfConfig = PsfConfig()
+    detect: DetectConfig = DetectConfig()
+    deblend: DeblendConfig = DeblendConfig()
+    measure: MeasureConfig = MeasureConfig()
+    astrometry: AstrometryConfig = AstrometryConfig()
+    photometry: PhotometryConfig = PhotometryConfig()
+    bright_threshold: float = parameter(12.0, "detection threshold of the first pass, which finds the stars for the PSF",
+                                        unit="sigma", low=3.0)
+
+
+def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: ReferenceCatalogue | None,
+                       config: VisitConfig) -> VisitDetector:
+    """Detrend, clean, model the sky and the PSF, measure, and calibrate one detector of one exposure.
+
+    Parameters
+    ----------
+    raw : the amplifier segments
+    calibration : combined frames of this detector and band
+    reference : stars with known positions and fluxes; None: the rough WCS is kept and fluxes stay uncalibrated (scale 1)
+    config : all steps
+
+    Raises
+    ------
+    BadData
+        The detector cannot be used; the message says why.
+    """
+    started = time.perf_counter()
+    image = detrend(raw, calibration, config.detrend)
+    guess, background, n_cosmic = _clean(image, config)
+    psf, stars = _model_psf(image, guess, config)
+    sources = _sources(image, psf, config.detect, config)
+    correction, _ = aperture_correction(image, psf, sources, config.psf)
+    fit = _fit_wcs(raw, sources, reference, config)
+    wcs = fit.wcs if fit is not None else raw.wcs
+    photocal = _fit_photocal(raw.exposure.band, sources, correction, fit, reference, config)
+    summary = {"n_sources": float(len(sources)), "n_psf_stars": float(stars), "n_cosmic_ray_pixels": float(n_cosmic),
+               **_summary(image, background, psf, photocal, fit), "seconds": time.perf_counter() - started}
+    sources = _calibrated(sources, raw, wcs, photocal.scale * correction, photocal.scale)
+    return VisitDetector(raw.exposure, raw.detector.name, raw.detector.id, image, background, psf, wcs, photocal,
+                         correction, sources, summary)
+
+
+def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
+    """Cosmic rays and bad pixels masked and filled, the sky subtracted; a first PSF, the sky, pixels hit."""
+    interpolate(image, ("BAD",), config.interpolate)
+    guess = guess_psf(image, config.psf)
+    background = fit_background(image, config.background)
+    sigma = float(guess.fwhm(*_middle(image))[0]) / 2.3548
+    n_cosmic = find_cosmic_rays(image, sigma, background, config.cosmic)
+    interpolate(image, FILLED, config.interpolate)
+    subtract_background(image, background)
+    if n_cosmic:
+        guess = guess_psf(image, config.psf)
+    detect(image, guess, config.detect)
+    sources_hide = image.mask & np.uint32(bits("DETECTED")) != 0
+    residual = fit_background(image, config.background, exclude=sources_hide)
+    subtract_background(image, residual)
+    return guess, Background(background.level + residual.level, residual.noise, residual.mesh, residual.box), n_cosmic
+
+
+def _model_psf(image: MaskedImage, guess: Psf, config: VisitConfig) -> tuple[PolynomialPsf, int]:
+    """The PSF from this detector's bright stars; the guess where there are none."""
+    first = config.detect.model_copy(update={"threshold": max(config.bright_threshold, config.detect.threshold)})
+    bright = _sources(image, guess, first, config)
+    stars = select_stars(image, bright, config.psf)
+    if len(stars) == 0:
+        return guess, 0
+    psf = fit_psf(image, bright["x"][stars], bright["y"][stars], bright["psfFlux"][stars], config.psf)
+    return psf, psf.n_stars
+
+
+def _sources(image: MaskedImage, psf: Psf, detection: DetectConfig, config: VisitConfig) -> Catalogue:
+    """Detect, deblend, measure."""
+    detections = detect(image, psf, detection)
+    children = deblend(image, detections, psf, config.deblend)
+    return measure(image, detections, children, psf, config.measure)
+
+
+def _fit_wcs(raw: RawDetector, sources: Catalogue, reference: ReferenceCatalogue | None,
+             config: VisitConfig) -> AstrometricFit | None:
+    if reference is None:
+        if raw.wcs is None:
+            raise BadData(f"{raw.name}: no WCS in the header and no reference catalogue to find one; give a catalogue")
+        return None
+    if raw.wcs is None:
+        raise BadData(f"{raw.name}: no pointing in the header to begin the match with; add ra and dec to the camera's header keys")
+    return fit_wcs(sources, reference.at_epoch(raw.exposure.mjd), raw.wcs, raw.detector.box, config.astrometry,
+                   raw.exposure.band)
+
+
+def _fit_photocal(band: str, sources: Catalogue, correction: float, fit: AstrometricFit | None,
+                  reference: ReferenceCatalogue | None, config: VisitConfig) -> PhotoCal:
+    """The zero point from the stars that the astrometry matched; without a catalogue fluxes stay in electrons."""
+    if fit is None or reference is None:
+        return PhotoCal(1.0, float("nan"))
+    flux, flux_err = reference.of_band(band)
+    use = reference.is_star[fit.reference] & ~sources["psfFlux_flag"][fit.sources]
+    mine, theirs = fit.sources[use], fit.reference[use]
+    return fit_zero_point(sources["psfFlux"][mine] * correction, sources["psfFluxErr"][mine] * correction,
+                          (flux[theirs], flux_err[theirs]), config.photometry)
+
+
+def _middle(image: MaskedImage) -> tuple[float, float]:
+    return image.box.x0 + 0.5 * (image.box.nx - 1), image.box.y0 + 0.5 * (image.box.ny - 1)
+
+
+def _summary(image: MaskedImage, background: Background, psf: Psf, photocal: PhotoCal, fit: AstrometricFit | None) -> dict:
+    """The numbers of this detector that a person looks at first; units as the names say."""
+    noise, size = float(np.nanmedian(background.noise)), float(psf.fwhm(*_middle(image))[0])
+    moments = psf.moments(*_middle(image))[0]
+    stamp = psf.stamps(*_middle(image))[0].astype(float)
+    depth = 5.0 * noise * photocal.scale / np.sqrt((stamp**2).sum())
+    trace = moments[0] + moments[1]
+    return {
+        "sky_electron": float(np.nanmedian(background.level)), "sky_noise_electron": noise, "psf_fwhm_pixel": size,
+        "psf_e1": float((moments[0] - moments[1]) / trace), "psf_e2": float(2.0 * moments[2] / trace),
+        "psf_chi2": getattr(psf, "chi2", float("nan")), "zero_point_mag": photocal.zero_point,
+        "zero_point_err_mag": photocal.zero_point_err, "zero_point_scatter_mag": photocal.scatter,
+        "n_photometric_stars": float(photocal.n_stars), "depth_5sigma_mag": float(magnitude_of(depth)),
+        "astrometric_rms_east_arcsec": fit.rms_east if fit else float("nan"),
+        "astrometric_rms_north_arcsec": fit.rms_north if fit else float("nan"),
+        "n_astrometric_stars": float(len(fit.sources)) if fit else 0.0,
+        "masked_fraction": float(np.mean(image.mask & np.uint32(bits("BAD", "SAT", "CR", "NO_DATA")) != 0)),
+    }
+
+
+SKY_COLUMNS = (
+    Column("sourceId", "i8", "", "visit, detector and counter packed: products.ids"),
+    Column("visit", "i8", "", "visit"),
+    Column("detector", "i4", "", "detector number"),
+    Column("ra", "f8", "deg", "right ascension, ICRS"),
+    Column("dec", "f8", "deg", "declination, ICRS"),
+    Column("raErr", "f4", "deg", "error of ra times cos(dec), from the centroid"),
+    Column("decErr", "f4", "deg", "error of dec, from the centroid"),
+)
+
+
+def _calibrated(sources: Catalogue, raw: RawDetector, wcs: Wcs, psf_scale: float, scale: float) -> Catalogue:
+    """The sources with sky positions, ids, and fluxes in nJy (PSF fluxes aperture corrected)."""
+    n = len(sources)
+    ra, dec = wcs.pixel_to_sky(sources["x"], sources["y"])
+    jacobian = wcs.local_jacobian(*(0.5 * (side - 1) for side in raw.detector.size)) / 3600.0
+    variance = np.stack([sources["xErr"].astype(float) ** 2, sources["yErr"].astype(float) ** 2])
+    error = np.sqrt(jacobian**2 @ variance)
+    arrays = {"sourceId": source_ids(raw.exposure.visit, raw.detector.id, n), "visit": np.full(n, raw.exposure.visit),
+              "detector": np.full(n, raw.detector.id), "ra": ra, "dec": dec, "raErr": error[0], "decErr": error[1]}
+    columns = list(SKY_COLUMNS)
+    for column in sources.columns.values():
+        if column.unit == "electron":
+            factor = psf_scale if column.name.startswith("psf") else scale
+            columns.append(column._replace(unit="nJy"))
+            arrays[column.name] = sources[column.name] * factor
+    return sources.with_columns(columns, arrays)
