@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import field_validator
+
 from ..config import Config, parameter
 
-__all__ = ["DEFAULT_TARGETS", "ReportConfig", "SNR_BINS", "bin_name"]
+__all__ = ["DEFAULT_TARGETS", "ReportConfig", "SNR_BINS", "TruthConfig", "bin_name"]
 
 SNR_BINS = ((5.0, 7.0), (7.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
 """Bins of true signal-to-noise ratio in which completeness is given."""
@@ -25,9 +29,29 @@ def bin_name(low: float, high: float) -> str:
     return f"{low:g}_{high:g}"
 
 
+class TruthConfig(Config):
+    """A table of true objects; the defaults are the simulator's columns, `{band}` stands for a band."""
+
+    file: str = parameter(..., "FITS or HDF5 table, relative to the data folder")
+    ra: str = parameter("ra", "column of right ascension, degrees")
+    dec: str = parameter("dec", "column of declination, degrees")
+    flux: str = parameter("flux_{band}", "column of the flux in a band")
+    kind: Literal["nJy", "magnitude"] = parameter("nJy", "what that column holds; magnitudes are AB")
+    star: str = parameter("is_star", "column that tells stars (not 0) from galaxies; empty: `all_stars` holds")
+    all_stars: bool = parameter(True, "whether a table without such a column has stars only, or galaxies only")
+    sigma: str = parameter("sigma", "column of the galaxies' size (Gaussian sigma); none: points", unit="arcsec")
+    snr: str = parameter("{band}_snr", "column of the best possible S/N; none: computed from the coadds")
+    isolated: str = parameter("{band}_isolated", "column of isolation; none: computed")
+
+
 class ReportConfig(Config):
     """What the report compares and which limits it holds the results to."""
 
+    truth: tuple[TruthConfig, ...] = parameter((), "tables of true objects, or one file name; (): none, real data")
+    true_zero_points: str = parameter("", "table with columns visit, zero_point (AB magnitude of one electron); '': none")
+    color: tuple[str, ...] = parameter((), "bands of the colour pictures as red, green, blue; (): i, r, g or what there is")
+    psf_detectors: int = parameter(100, "most detector images whose stars are compared with the PSF", low=0)
+    most_patches: int = parameter(200, "most patches whose coadds are looked at; evenly chosen", low=1)
     title: str = parameter("", "heading of the page; empty: the name of the survey")
     match_radius: float = parameter(0.7, "an object and a true one within it are the same", unit="arcsec", above=0.0)
     duplicate_radius: float = parameter(0.7, "two objects within it, across a patch or tract border, may be one",
@@ -45,6 +69,11 @@ class ReportConfig(Config):
     seed: int = parameter(1, "of the blank places", low=0)
     targets: dict[str, tuple[float | None, float | None]] = parameter(
         {}, "limits [low, high] by metric, null for none; replace or add to the default ones")
+
+    @field_validator("truth", mode="before")
+    @classmethod
+    def _one_file(cls, value):
+        return ([{"file": value}] if value else []) if isinstance(value, str) else value
 
     def target(self, key: str) -> tuple[float | None, float | None]:
         """The limits of a metric; (None, None) where none is set."""

@@ -76,7 +76,7 @@ def adaptive_moments(stamp: np.ndarray, dx: float = 0.0, dy: float = 0.0, iterat
 def bright_stars(visit: VisitDetector, most: int) -> np.ndarray:
     """Rows of the brightest stars that can judge the PSF: reserved ones if there are any, else those used, else S/N > 50."""
     sources = visit.sources
-    good = np.isfinite(sources["x"]) & np.isfinite(sources["y"])
+    good = np.isfinite(sources["x"]) & np.isfinite(sources["y"]) & _alone(visit)
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.nan_to_num(sources["psfFlux"] / sources["psfFluxErr"])
     if "psfFlux_flag" in sources:
@@ -87,10 +87,25 @@ def bright_stars(visit: VisitDetector, most: int) -> np.ndarray:
             break
     else:
         good &= snr > 50.0
-        if "extendedness" in sources:
-            good &= ~(sources["extendedness"] > 0.5)
+        for name in ("sizeExtendedness", "extendedness"):
+            if name in sources:
+                good &= ~(sources[name] > 0.5)
+                break
     rows = np.nonzero(good)[0]
     return rows[np.argsort(-snr[rows], kind="stable")][:most]
+
+
+def _alone(visit: VisitDetector, share: float = 0.01) -> np.ndarray:
+    """(n,) bool: no other source of more than 1 % of the flux is on the stamp."""
+    from scipy.spatial import cKDTree
+
+    x, y, flux = (np.nan_to_num(visit.sources[name].astype(float)) for name in ("x", "y", "psfFlux"))
+    alone = np.ones(len(x), bool)
+    if len(x):
+        pairs = cKDTree(np.stack([x, y], axis=-1)).query_pairs(0.75 * visit.psf.size, output_type="ndarray")
+        for i, j in (pairs.T, pairs.T[::-1]):
+            alone[i[flux[j] > share * flux[i]]] = False
+    return alone
 
 
 def psf_sample(visit: VisitDetector, most: int = 100) -> PsfSample | None:

@@ -7,7 +7,7 @@ neighbours bias an optimal flux by less than max(0.2 %, 0.1 sigma). Fractions ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,6 +89,7 @@ class Truth:
     noise : band -> (n,) float64, nJy: error of a star's optimal PSF flux at that place; NaN outside the coadd
     psf_sigma : band -> float, arcsec
     usable : (n,) bool, on good pixels of a coadd
+    known_snr, known_isolated : band -> (n,), where the maker of the truth gives them; they replace what is computed here
     """
 
     ra: np.ndarray
@@ -99,12 +100,16 @@ class Truth:
     noise: dict[str, np.ndarray]
     psf_sigma: dict[str, float]
     usable: np.ndarray
+    known_snr: dict[str, np.ndarray] = field(default_factory=dict)
+    known_isolated: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ra)
 
     def snr(self, band: str) -> np.ndarray:
         """(n,) true S/N in a band; NaN outside the coadd."""
+        if band in self.known_snr:
+            return self.known_snr[band]
         psf = self.psf_sigma[band]
         return self.flux[band] / self.noise[band] * psf / np.hypot(psf, self.sigma)
 
@@ -122,6 +127,8 @@ def isolated(truth: Truth, band: str, config: ReportConfig) -> np.ndarray:
     The overlap of two profiles is that of Gaussians of their sizes in the core, with Moffat wings of exponent 2.5, wider
     than those of the atmosphere's: it errs on the side of calling an object blended.
     """
+    if band in truth.known_isolated:
+        return truth.known_isolated[band]
     psf, flux = truth.psf_sigma[band], np.nan_to_num(truth.flux[band])
     i, j, distance = neighbours(truth.ra, truth.dec, truth.ra, truth.dec, config.isolation_radius)
     i, j, distance = i[i != j], j[i != j], distance[i != j]

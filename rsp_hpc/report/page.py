@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
 from .. import __version__
+from ..io.atomic import write_text
 from . import plot_objects, plot_run, plot_sky, plot_visits
 from .config import ReportConfig
 from .figure import data_uri
@@ -32,8 +32,8 @@ def make_report(inputs: Inputs, folder: str | Path, config: ReportConfig | None 
 
     Raises
     ------
-    OSError
-        The folder cannot be written.
+    BadData
+        The folder is full or cannot be written; an older report stays.
     """
     config = config or ReportConfig()
     comparison = None
@@ -108,7 +108,8 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
 
     for k, picture in enumerate(inputs.pictures[:config.pictures]):
         add("pictures", picture.title, "White: inner boxes of patches. Dashed: border of the tract. Circles: stars, squares: galaxies.",
-            plot_sky.picture_figure(picture, None if inputs.objects is None else primary(inputs.objects)), colours=128)
+            plot_sky.picture_figure(picture, None if inputs.objects is None else primary(inputs.objects), config.color),
+            colours=128)
     if comparison is not None and len(comparison.objects):
         add("objects", "Completeness", "By true S/N of the best band; errors: Wilson's one-sigma interval.",
             plot_objects.completeness_figure(comparison, config))
@@ -229,23 +230,10 @@ def _visits(inputs: Inputs) -> dict:
 
 
 def write_report(page: str, metrics: list[Metric], inputs: Inputs, folder: Path) -> Path:
-    """Write both files aside, then rename them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files; each appears as a whole or not at all."""
     document = {"name": inputs.name, "version": __version__, "verdict": verdict_of(metrics, inputs)["word"],
                 "metrics": [item.as_row() for item in metrics], "missing": list(inputs.missing),
                 "failures": [vars(item) for item in inputs.failures]}
-    _replace(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
-    return _replace(folder / "index.html", page)
-
-
-def _replace(path: Path, text: str) -> Path:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(aside, "w", encoding="utf-8", errors="replace") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    write_text(folder / "metrics.json", json.dumps(document, indent=1, allow_nan=False))
+    write_text(folder / "index.html", page)
+    return folder / "index.html"

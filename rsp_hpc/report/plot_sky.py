@@ -110,11 +110,14 @@ def _in_sigma(plane: np.ndarray) -> np.ndarray:
 
 
 @styled
-def picture_figure(picture: Picture, objects: Catalogue | None, overlay: bool = True):
-    """A colour picture with the objects on it (circles: stars, squares: galaxies), patch and tract borders."""
+def picture_figure(picture: Picture, objects: Catalogue | None, colours: tuple[str, ...] = ()):
+    """A colour picture with the objects on it (circles: stars, squares: galaxies), patch and tract borders.
+
+    `colours` are the bands for red, green and blue, if the picture has them.
+    """
     ny, nx = next(iter(picture.images.values())).shape
     figure, axes = new_figure(6.6, float(np.clip(6.6 * ny / nx, 2.5, 8.0)) + 0.7)
-    red, green, blue = choose_rgb(picture.images)
+    red, green, blue = colours if len(colours) == 3 and set(colours) <= set(picture.images) else choose_rgb(picture.images)
     box, step = picture.box, picture.step
     extent = (box.x0 - 0.5, box.x0 - 0.5 + nx * step, box.y0 - 0.5, box.y0 - 0.5 + ny * step)
     axes.imshow(colour_image(*(picture.images[band] for band in (red, green, blue))), origin="lower", extent=extent,
@@ -128,7 +131,7 @@ def picture_figure(picture: Picture, objects: Catalogue | None, overlay: bool = 
                       path_effects=_outline())
     for border in picture.borders:
         axes.plot(*np.asarray(border).T, color="#ff5d8f", lw=1.3, ls="--")
-    if overlay and objects is not None and len(objects):
+    if objects is not None and len(objects):
         _mark(axes, picture, objects)
     axes.set(xlim=extent[:2], ylim=extent[2:], xlabel="x in the tract [pixel]", ylabel="y in the tract [pixel]", title=picture.title)
     axes.grid(False)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from report.synthetic import make_inputs
+from rsp_hpc.errors import BadData
 from rsp_hpc.products.box import Box
 from rsp_hpc.report import page, plot_run, plot_sky
 from rsp_hpc.report.config import ReportConfig
@@ -128,8 +129,8 @@ def test_terminal_lines_align():
 
 def test_an_old_report_survives_a_failed_write(tmp_path, monkeypatch):
     page.make_report(Inputs("old"), tmp_path)
-    monkeypatch.setattr(page.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError):
+    monkeypatch.setattr("rsp_hpc.io.atomic.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(BadData):
         page.make_report(Inputs("new"), tmp_path)
     assert "old" in (tmp_path / "index.html").read_text()
     assert sorted(item.name for item in tmp_path.iterdir()) == ["index.html", "metrics.json"]
