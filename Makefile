@@ -44,7 +44,7 @@ test: test-c test-python  ## all tests
 
 test-c:           ## the C core's own tests under ASan and UBSan
 	@mkdir -p build
-	gcc -std=gnu11 -g -O1 -Wall -Wextra -fsanitize=address,undefined -fno-sanitize-recover=undefined -DRSP_NO_DISPATCH \
+	gcc -std=gnu11 -g -O1 -fopenmp-simd -Wall -Wextra -fsanitize=address,undefined -fno-sanitize-recover=undefined -DRSP_NO_DISPATCH \
 	    -Icsrc csrc/*.c csrc/test/*.c -lm -o build/test-c
 	./build/test-c
 

@@ -70,6 +70,23 @@ rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *co
 
 /* ---- interpolate ------------------------------------------------------------------------------------------- */
 
+/* Fill the pixels that have one of `fill_bits` from good neighbours, and set `done_bit` in their mask.
+ * A neighbour is good if it has none of `avoid_bits` (which include fill_bits), a finite value and a finite variance.
+ * The value is the mean of the good pixels within `radius`, weighted by exp(-r^2 / (2 sigma^2)); the window grows by one
+ * pixel at a time until four are found, up to `max_radius`. The variance is that weighted mean of theirs, as if the pixel had been
+ * seen, times `inflation`. Pixels without four good neighbours within max_radius are left as they are. Only values that were
+ * good on entry are used: the order of the pixels does not matter.
+ *   image, variance [ny*nx]: unit, unit^2; mask [ny*nx]; all three changed in place
+ *   radius, max_radius: pixel, 1 <= radius <= max_radius <= 64; sigma: pixel, > 0; inflation >= 1
+ *   out_n_filled: pixels filled */
+typedef struct {
+    int64_t radius, max_radius;
+    double sigma, inflation;
+    uint32_t fill_bits, avoid_bits, done_bit;
+} rsp_interpolate_options;
+rsp_status rsp_interpolate(int64_t ny, int64_t nx, const rsp_interpolate_options *options, float *restrict image,
+        uint32_t *restrict mask, float *restrict variance, int64_t *restrict out_n_filled);
+
 /* ---- background -------------------------------------------------------------------------------------------- */
 
 /* Sky level and noise [image unit] of the my x mx cells of an image; cell (j, i) holds rows j * ny / my to

@@ -5,7 +5,8 @@ int checks_done, checks_failed;
 
 #define FOR_EACH_TEST(DO) \
     DO(status) \
-    DO(combine)
+    DO(combine) \
+    DO(interpolate)
 
 #define DECLARE(word) void test_##word(void);
 FOR_EACH_TEST(DECLARE)
