@@ -109,7 +109,7 @@ def render(image: np.ndarray, x, y, flux, mixture: Mixture) -> None:
     wide = np.sqrt(0.5 * (xx + yy) + np.hypot(0.5 * (xx - yy), xy))
     reach = wide * np.sqrt(2.0 * np.log(np.maximum(amplitude / FAINTEST, 1.0)))
     keep = np.nonzero((amplitude > FAINTEST) & np.isfinite(reach))
-    half = _rounded_up(reach[keep])
+    half, amplitude = _rounded_up(reach[keep]), amplitude[keep]
     place = np.broadcast_to(np.asarray(x, float)[:, None], xx.shape)[keep], np.broadcast_to(
         np.asarray(y, float)[:, None], xx.shape)[keep]
     inverse = yy[keep] / determinant[keep], xx[keep] / determinant[keep], -xy[keep] / determinant[keep]
@@ -118,7 +118,7 @@ def render(image: np.ndarray, x, y, flux, mixture: Mixture) -> None:
         step = max(1, 65536 // (2 * int(size) + 1) ** 2)
         for start in range(0, len(some), step):
             part = some[start:start + step]
-            _add_gaussians(image, int(size), place[0][part], place[1][part], amplitude[keep][part],
+            _add_gaussians(image, int(size), place[0][part], place[1][part], amplitude[part],
                            tuple(table[part] for table in inverse))
 
 

@@ -1,0 +1,182 @@
+"""A detector: from expected electrons to the raw ADU of each amplifier, with all that detrending has to undo.
+
+Order, as in a real CCD: light (through vignetting and pixel response), dark current, Poisson noise, cosmic rays, full well
+with bleeding, then per amplifier crosstalk, bias with structure and drift, read noise, gain, 16-bit converter.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..config import Config, parameter
+from ..products.box import Box
+from ..products.camera import Amplifier, Camera, Detector
+from ..products.focalplane import pixel_to_focal_plane
+
+__all__ = ["DetectorConfig", "Sensor", "cosmic_rays", "expose", "generator", "read_out", "sensor_of"]
+
+
+class DetectorConfig(Config):
+    """Imperfections of the simulated detectors."""
+
+    dark_current: float = parameter(0.05, "mean dark current", unit="electron/s", low=0.0)
+    hot_pixels: float = parameter(3e-4, "fraction of pixels with a dark current of 20 to 600 electron/s", low=0.0, high=0.1)
+    dead_pixels: float = parameter(1e-4, "fraction of pixels without response", low=0.0, high=0.1)
+    dead_columns: int = parameter(2, "columns dead over part of their length, per detector", low=0)
+    pixel_response: float = parameter(0.01, "rms of the response from pixel to pixel", low=0.0, high=0.2)
+    vignetting: float = parameter(0.15, "loss of light at the corner of the focal plane", low=0.0, high=0.9)
+    bias_level: float = parameter(1000.0, "mean bias", unit="ADU", low=0.0)
+    bias_structure: float = parameter(2.0, "rms of the fixed column pattern of the bias", unit="ADU", low=0.0)
+    bias_drift: float = parameter(2.0, "amplitude of the bias drift along the rows, new in each read-out", unit="ADU", low=0.0)
+    full_well: float = parameter(100000.0, "charge a pixel holds; the rest bleeds along the column", unit="electron", above=0.0)
+    crosstalk: float = parameter(1e-5, "rms of the coupling between two amplifiers of a detector", low=0.0, high=0.01)
+    cosmic_rays: float = parameter(0.3, "cosmic rays per detector and second", unit="1/s", low=0.0)
+
+
+class Sensor(NamedTuple):
+    """What stays the same in all exposures of a detector.
+
+    response : (ny, nx) float32, vignetting and pixel response, mean about one over the camera, 0 in dead pixels
+    dark : (ny, nx) float32, electron/s
+    bias : per amplifier (ny, nx) float32 of its section, ADU
+    crosstalk : (n, n) float64: amplifier i gets crosstalk[i, j] of the electrons of j
+    """
+
+    response: np.ndarray
+    dark: np.ndarray
+    bias: tuple[np.ndarray, ...]
+    crosstalk: np.ndarray
+
+
+def generator(seed: int, *what: int | str) -> np.random.Generator:
+    """The random numbers of one purpose: depend on the survey's seed and on `what`, never on who draws them or when."""
+    words = [int.from_bytes(item.encode(), "little") if isinstance(item, str) else int(item) for item in what]
+    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([seed, *words])))
+
+
+def _mean_vignetting(camera: Camera, config: DetectorConfig, corner: float) -> float:
+    """Mean of 1 - v (r / corner)^2 over the pixels of all detectors (sampled 16 x 16 each)."""
+    total = []
+    for detector in camera.detectors:
+        x = (np.arange(16) + 0.5) / 16 * detector.size[0] - 0.5
+        y = (np.arange(16) + 0.5) / 16 * detector.size[1] - 0.5
+        fx, fy = pixel_to_focal_plane(camera, detector, x[None, :], y[:, None])
+        total.append(1.0 - config.vignetting * (fx**2 + fy**2) / corner**2)
+    return float(np.mean(total))
+
+
+def _corner_radius(camera: Camera) -> float:
+    """Largest distance of a detector's corner from the axis, mm."""
+    radius = 0.0
+    for detector in camera.detectors:
+        x, y = detector.box.corners().T
+        radius = max(radius, float(np.hypot(*pixel_to_focal_plane(camera, detector, x, y)).max()))
+    return radius
+
+
+def sensor_of(config: DetectorConfig, camera: Camera, detector: Detector, seed: int, band: str = "") -> Sensor:
+    """The fixed patterns of a detector; in another band the pixel response differs by a tenth of its rms."""
+    ny, nx = detector.box.shape
+    rng = generator(seed, "sensor", detector.id)
+    x, y = np.arange(nx, dtype=np.float32), np.arange(ny, dtype=np.float32)
+    corner = _corner_radius(camera)
+    fx, fy = pixel_to_focal_plane(camera, detector, x[None, :], y[:, None])
+    response = ((1.0 - config.vignetting * (fx**2 + fy**2) / corner**2)
+                / _mean_vignetting(camera, config, corner)).astype(np.float32)
+    response *= 1.0 + np.float32(config.pixel_response) * rng.standard_normal((ny, nx), np.float32)
+    dark = np.full((ny, nx), config.dark_current, np.float32)
+    hot = rng.random((ny, nx), np.float32) < config.hot_pixels
+    dark[hot] += (10.0 ** rng.uniform(1.3, 2.78, int(hot.sum()))).astype(np.float32)
+    response[rng.random((ny, nx), np.float32) < config.dead_pixels] = 0.0
+    for column in rng.integers(0, nx, config.dead_columns):
+        first = rng.integers(0, ny // 2)
+        response[first:first + ny // 4, column] = 0.0
+    bias = tuple(_bias_structure(amplifier, config, rng) for amplifier in detector.amplifiers)
+    n = len(detector.amplifiers)
+    crosstalk = config.crosstalk * rng.standard_normal((n, n)) * (1.0 - np.eye(n))
+    if band:
+        colour = generator(seed, "colour", detector.id, band)
+        response *= 1.0 + np.float32(0.1 * config.pixel_response) * colour.standard_normal((ny, nx), np.float32)
+    return Sensor(response, dark, bias, crosstalk)
+
+
+def _bias_structure(amplifier: Amplifier, config: DetectorConfig, rng: np.random.Generator) -> np.ndarray:
+    """Level, column pattern and a glow towards the read-out corner; overscan and prescan have only the level."""
+    height, width = amplifier.section[3], amplifier.section[2]
+    level = config.bias_level * (1.0 + 0.05 * rng.standard_normal())
+    bias = np.full((height, width), level, np.float32)
+    x0, y0, nx, ny = amplifier.data
+    columns = config.bias_structure * rng.standard_normal(nx)
+    glow = 3.0 * config.bias_structure * np.exp(-np.arange(ny)[:, None] / 40.0 - np.arange(nx)[None, :] / 60.0)
+    bias[y0:y0 + ny, x0:x0 + nx] += columns + glow
+    return bias
+
+
+def cosmic_rays(config: DetectorConfig, shape: tuple[int, int], seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """(ny, nx) float32 electrons: straight tracks of 600 to 20,000 electrons, most of them short."""
+    ny, nx = shape
+    image = np.zeros(shape, np.float32)
+    for _ in range(rng.poisson(config.cosmic_rays * seconds)):
+        x, y, angle = rng.uniform(0, nx), rng.uniform(0, ny), rng.uniform(0, 2.0 * np.pi)
+        length, charge = min(rng.exponential(8.0), 100.0), 10.0 ** rng.uniform(np.log10(600.0), np.log10(20000.0))
+        steps = max(2, int(10 * length))
+        along = np.linspace(0.0, length, steps)
+        share = rng.gamma(2.0, size=steps)  # uneven, as ionisation is
+        column = np.floor(x + along * np.cos(angle)).astype(int)
+        row = np.floor(y + along * np.sin(angle)).astype(int)
+        inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
+        np.add.at(image, (row[inside], column[inside]), (charge * share / share.sum())[inside].astype(np.float32))
+    return image
+
+
+def expose(sensor: Sensor, light: np.ndarray, dark_seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """(ny, nx) float32 collected electrons: Poisson noise of the light through the response, and of the dark current.
+
+    `light` is the expected number of electrons per pixel of an ideal detector of response one.
+    """
+    return rng.poisson(np.maximum(light * sensor.response + sensor.dark * dark_seconds, 0.0)).astype(np.float32)
+
+
+def fill_wells(charge: np.ndarray, full_well: float) -> None:
+    """Clip at the full well, in place; the excess goes half up, half down the column until it finds room."""
+    for column in np.nonzero((charge > full_well).any(axis=0))[0]:
+        line = charge[:, column].astype(float)
+        excess = 0.5 * np.maximum(line - full_well, 0.0)
+        line = np.minimum(line, full_well)
+        for order in (range(len(line)), range(len(line) - 1, -1, -1)):
+            carried = 0.0
+            for row in order:
+                carried += excess[row]
+                if carried > 0.0:
+                    room = min(carried, full_well - line[row])
+                    line[row] += room
+                    carried -= room
+        charge[:, column] = line
+
+
+def read_out(config: DetectorConfig, detector: Detector, sensor: Sensor, charge: np.ndarray,
+             rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Raw segments, one (ny, nx) uint16 per amplifier, in ADU, in the orientation of the file."""
+    fill_wells(charge, config.full_well)
+    whole = Box.of_shape(charge.shape)
+    parts = []
+    for amplifier in detector.amplifiers:
+        part = charge[amplifier.assembled_box.slices(whole)]
+        part = part[:, ::-1] if amplifier.flip_x else part
+        parts.append(part[::-1] if amplifier.flip_y else part)
+    segments = []
+    for number, amplifier in enumerate(detector.amplifiers):
+        x0, y0, nx, ny = amplifier.data
+        height, width = amplifier.section[3], amplifier.section[2]
+        section = amplifier.read_noise * rng.standard_normal((height, width), np.float32)
+        section[y0:y0 + ny, x0:x0 + nx] += parts[number]
+        for other, part in enumerate(parts):
+            if sensor.crosstalk[number, other] and part.shape == (ny, nx):
+                section[y0:y0 + ny, x0:x0 + nx] += np.float32(sensor.crosstalk[number, other]) * part
+        phase, rows = rng.uniform(0.0, 2.0 * np.pi), np.arange(height, dtype=np.float32)
+        drift = config.bias_drift * np.sin(phase + 2.0 * np.pi * rows / height)
+        adu = section / np.float32(amplifier.gain) + sensor.bias[number] + drift[:, None].astype(np.float32)
+        segments.append(np.clip(np.rint(adu), 0, 65535).astype(np.uint16))
+    return tuple(segments)
