@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..config import Config, parameter
 from ..errors import BadData
@@ -14,20 +13,20 @@ from ..products.catalogue import Catalogue
 from ..products.geometry import deproject, project
 from ..products.reference import ReferenceCatalogue
 from ..products.wcs import Wcs
-from .match import Match, MatchConfig, match
+from .match import Match, MatchConfig, match, tree_of
 from .statistics import intrinsic_scatter, robust_sigma
 
 __all__ = ["AstrometricFit", "AstrometryConfig", "fit_wcs"]
 
 _ROUNDS = 3  # of pairing sources with stars by the latest solution
-_STARS_FOR_ORDER = {1: 3, 2: 10, 3: 25, 4: 45, 5: 70}
+_STARS_FOR_ORDER = {1: 3, 2: 10, 3: 20, 4: 30, 5: 42}  # twice the coefficients
 
 
 class AstrometryConfig(Config):
     """How the WCS is fitted."""
 
     match: MatchConfig = parameter(MatchConfig(), "the first match")
-    order: int = parameter(3, "highest order; lower where stars are few (10 for 2, 25 for 3) or do not ask for it", low=1, high=5)
+    order: int = parameter(3, "highest order; lower where stars are few (10, 20) or do not ask for it", low=1, high=5)
     min_snr: float = parameter(10.0, "least signal to noise of a source that is fitted", low=3.0)
     clip: float = parameter(4.0, "pairs further off, in sigma, are left out", above=1.0)
     error_floor: float = parameter(1.0, "least error of a measured position", unit="mas", low=0.0)
@@ -86,6 +85,12 @@ class _Pairs:
     sources: np.ndarray
     reference: np.ndarray
 
+    @classmethod
+    def of(cls, sources: Catalogue, reference: ReferenceCatalogue, s: np.ndarray, r: np.ndarray) -> _Pairs:
+        """Of the rows s of the sources and r of the reference catalogue."""
+        return cls(*(np.asarray(sources[name], float)[s] for name in ("x", "y", "xErr", "yErr")), reference.ra[r],
+                   reference.dec[r], reference.ra_err[r] / 1e3, reference.dec_err[r] / 1e3, s, r)
+
 
 @dataclass(frozen=True)
 class _Solution:
@@ -118,9 +123,10 @@ def fit_wcs(sources: Catalogue, reference: ReferenceCatalogue, guess: Wcs, box: 
     base, index = _from_match(guess, first, box), np.flatnonzero(reference.is_star)
     wcs = base
     solution, pairs = None, None
-    radius = max(4.0 * first.rms, 0.3)
-    for _ in range(_ROUNDS):
-        pairs = _pair(sources, usable, reference, index, wcs, radius)
+    radius = 0.0
+    for turn in range(_ROUNDS):
+        rows = _pair(sources, usable, reference, index, (wcs, radius)) if turn else _both(first, usable, index)
+        pairs = _Pairs.of(sources, reference, *rows)
         if len(pairs.x) == 0:
             raise BadData(f"none of the {len(first)} matched stars has a usable position (signal to noise >= "
                           f"{config.min_snr:g}, errors known); there is nothing to fit the WCS to")
@@ -149,29 +155,32 @@ def _from_match(guess: Wcs, found: Match, box: Box) -> Wcs:
     return wcs
 
 
-def _pair(sources: Catalogue, usable, reference: ReferenceCatalogue, stars, wcs: Wcs, radius: float) -> _Pairs:
-    """Mutually nearest (source, star) pairs within a radius (arcsec) by a WCS; ambiguous ones are left out.
+def _both(found: Match, usable: np.ndarray, stars: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The match's rows (source, reference) that may be fitted."""
+    good = np.isin(found.sources, usable) & np.isin(found.reference, stars)
+    return found.sources[good], found.reference[good]
+
+
+def _pair(sources: Catalogue, usable, reference: ReferenceCatalogue, stars, solution) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (source, reference) of pairs within a radius (arcsec) by a WCS; ambiguous ones are left out.
 
     A source or a star with a second candidate within the radius is dropped: it cannot be told which one is right.
     """
-    x, y = np.asarray(sources["x"], float)[usable], np.asarray(sources["y"], float)[usable]
-    points = 3600.0 * np.stack(wcs.pixel_to_plane(x, y), -1)
+    wcs, radius = solution
+    points = 3600.0 * np.stack(wcs.pixel_to_plane(sources["x"][usable], sources["y"][usable]), -1)
     targets = 3600.0 * np.stack(project(reference.ra[stars], reference.dec[stars], *wcs.crval), -1)
     ok = np.isfinite(targets).all(axis=-1)
     stars, targets = stars[ok], targets[ok]
     if not len(stars) or not len(points):
         i = j = np.zeros(0, int)
     else:
-        distance, near = cKDTree(targets).query(points, k=min(2, len(stars)), distance_upper_bound=radius)
+        distance, near = tree_of(targets).query(points, k=min(2, len(stars)), distance_upper_bound=radius)
         distance, near = distance.reshape(len(points), -1), near.reshape(len(points), -1)
-        alone = np.isfinite(distance[:, 0]) & (np.ones(len(points), bool) if near.shape[1] < 2 else ~np.isfinite(distance[:, 1]))
+        alone = np.isfinite(distance).sum(axis=1) == 1
         i, j = np.flatnonzero(alone), near[alone, 0]
         once = np.bincount(j, minlength=len(stars))[j] == 1
         i, j = i[once], j[once]
-    s, r = usable[i], stars[j]
-    x_err, y_err = (np.asarray(sources[name], float)[s] for name in ("xErr", "yErr"))
-    return _Pairs(x[i], y[i], x_err, y_err, reference.ra[r], reference.dec[r], reference.ra_err[r] / 1e3,
-                  reference.dec_err[r] / 1e3, s, r)
+    return usable[i], stars[j]
 
 
 @dataclass(frozen=True)
@@ -272,18 +281,22 @@ class _Solver:
 
 
 def _fit(pairs: _Pairs, guess: Wcs, box: Box, config: AstrometryConfig) -> _Solution:
-    """Fit with the highest order that the number of stars can bear, then with the order that they ask for."""
+    """Fit with the highest order that the number of stars can bear, then with the order that they ask for.
+
+    An order is raised where the next ones' gain in chi2 would be chance once in a thousand (F test).
+    """
+    from scipy.special import fdtrc
+
     highest = _clipped_fit(pairs, guess, box, config, config.order)
-    sigma = _errors(pairs, guess, config)
-    weights = tuple(1.0 / (s[highest.keep] ** 2 + highest.scatter**2) for s in sigma)
-    size = 2.0 * max(1, int(highest.keep.sum()))
-    criterion = {}
-    for order in range(min(1, highest.order), highest.order + 1):  # Bayesian information criterion (Schwarz 1978)
-        wcs = _solve(pairs, highest.keep, guess, box, (weights, order))[0]
-        east, north = _residuals(pairs, wcs)
-        chi2 = sum(float(np.sum(w * r[highest.keep] ** 2)) for w, r in zip(weights, (east, north)))
-        criterion[order] = chi2 + 2 * _terms(order) * np.log(size)
-    best = min(criterion, key=criterion.__getitem__)
+    keep, sigma = highest.keep, _errors(pairs, guess, config)
+    weights = tuple(1.0 / (s[keep] ** 2 + highest.scatter**2) for s in sigma)
+    best, best_chi2 = 0, np.inf
+    for order in range(min(1, highest.order), highest.order + 1):
+        residuals = _residuals(pairs, _solve(pairs, keep, guess, box, (weights, order))[0])
+        chi2 = sum(float(np.sum(w * r[keep] ** 2)) for w, r in zip(weights, residuals))
+        free, more = 2.0 * (keep.sum() - _terms(order)), 2.0 * (_terms(order) - _terms(best))
+        if best_chi2 == np.inf or free > 0 and fdtrc(more, free, (best_chi2 - chi2) / more / (chi2 / free)) < 1e-3:
+            best, best_chi2 = order, chi2
     return highest if best == highest.order else _clipped_fit(pairs, guess, box, config, best)
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
-from scipy.stats import poisson
 
 from ..config import Config, parameter
 from ..errors import BadData
@@ -22,11 +20,12 @@ from ..products.geometry import angular_separation, project
 from ..products.reference import ReferenceCatalogue
 from ..products.wcs import Wcs
 
-__all__ = ["Match", "MatchConfig", "match"]
+__all__ = ["Match", "MatchConfig", "match", "tree_of"]
 
 _GRID = 1500  # about how many pairs of rotation and scale are tried
 _MIN_BIN = 3.0  # arcsec
 _CANDIDATES = 10
+_PAIRS_FOR_ORDER = (6, 14, 40)  # least number of pairs for polynomials of order 1, 2, 3
 _LOOK_ELSEWHERE = 10.0  # the tolerance is chosen by looking at the data
 
 
@@ -39,7 +38,7 @@ class MatchConfig(Config):
     tolerance: float = parameter(2.0, "stars further apart after the match are not the same", unit="arcsec", above=0.0)
     bright_stars: int = parameter(60, "sources tried first; three times as many are tried next", low=5)
     min_matches: int = parameter(3, "fewer pairs are no pattern", low=3)
-    max_false_probability: float = parameter(1e-6, "matches that chance gives more often are refused", above=0.0, high=0.1)
+    max_false_probability: float = parameter(1e-6, "what chance gives more often is refused", above=0.0, high=0.1)
     max_few_probability: float = parameter(1e-3, "the same for one or two stars at the header's place", low=0.0, high=0.1)
 
 
@@ -100,7 +99,8 @@ def match(sources: Catalogue, reference: ReferenceCatalogue, guess: Wcs, box: Bo
     """
     if len(reference) == 0:
         raise BadData("the reference catalogue is empty; give one that covers the survey")
-    center = tuple(float(angle) for angle in guess.pixel_to_sky(box.x0 + 0.5 * (box.nx - 1), box.y0 + 0.5 * (box.ny - 1)))
+    middle = guess.pixel_to_sky(box.x0 + 0.5 * (box.nx - 1), box.y0 + 0.5 * (box.ny - 1))
+    center = (float(middle[0]), float(middle[1]))
     rows, points = _bright_sources(sources, guess, center)
     if not len(rows):
         raise BadData(f"none of {len(sources)} sources has a signal to noise >= 5; there is nothing to match")
@@ -110,9 +110,10 @@ def match(sources: Catalogue, reference: ReferenceCatalogue, guess: Wcs, box: Bo
     near = _near_reference(reference, center, size, full, band)
     stars = 3600.0 * np.stack(project(reference.ra[near], reference.dec[near], *center), -1)
     tried = []
-    for number, limits in ((1, trusted), (1, full), (3, full)):
+    for number, limits in ((5, trusted), (1, full), (3, full)):
         few = number * config.bright_stars
-        solution = _search(points[:few], _share(stars, size, limits, few), size, limits, config)
+        bright = points[:few], _share(stars, size, limits, few)
+        solution = _search(*bright, (points[:4 * few], stars), (size, limits, config))
         if solution is not None:
             tried.append(solution)
             if _certain(solution, config):
@@ -121,10 +122,24 @@ def match(sources: Catalogue, reference: ReferenceCatalogue, guess: Wcs, box: Bo
     if single is not None:
         return _matched(single, rows, near, points, stars, center)
     best = min(tried, key=lambda solution: solution.probability, default=None)
-    raise BadData(f"no match of {len(rows)} sources with {len(near)} reference stars within {config.max_offset:g} arcsec, "
-                  f"{config.max_rotation:g} deg and {100 * config.max_scale:g} % of the header"
+    raise BadData(f"no match of {len(rows)} sources with {len(near)} reference stars within {config.max_offset:g} "
+                  f"arcsec, {config.max_rotation:g} deg and {100 * config.max_scale:g} % of the header"
                   + (f" (best: {best.count} pairs, {best.n_random:.1f} by chance)" if best else "")
                   + "; check the pointing in the header, or that the reference catalogue covers it")
+
+
+def tree_of(points: np.ndarray):
+    """A k-d tree of (n, 2) points; scipy is imported here, since ranks that match nothing need not wait for it."""
+    from scipy.spatial import cKDTree
+
+    return cKDTree(points)
+
+
+def _chance_of(count: int, expected: float) -> float:
+    """Probability of so many or more where a Poisson distribution has this mean."""
+    from scipy.special import pdtrc
+
+    return float(pdtrc(count - 1, max(expected, 1e-12)))
 
 
 def _certain(solution: _Solution, config: MatchConfig) -> bool:
@@ -151,8 +166,8 @@ def _near_reference(reference: ReferenceCatalogue, center, size: float, limits: 
     apart = 3600.0 * angular_separation(reference.ra, reference.dec, *center)
     near = np.flatnonzero(apart <= size * (1.0 + limits.scale) + limits.offset)
     if not len(near):
-        raise BadData(f"the reference catalogue is too far away: its nearest star is {apart.min() / 3600.0:.2f} deg from "
-                      f"the detector at RA {center[0]:.4f} Dec {center[1]:.4f}; check the pointing or give another")
+        raise BadData(f"the reference catalogue is too far away: its nearest star is {apart.min() / 3600.0:.2f} deg "
+                      f"from the detector at {center[0]:.4f} {center[1]:+.4f}; check the pointing or give another")
     flux = reference.brightness(band)[near]
     return near[np.argsort(-np.where(np.isfinite(flux), flux, -np.inf), kind="stable")]
 
@@ -164,30 +179,35 @@ def _share(stars: np.ndarray, size: float, limits: _Limits, few: int) -> np.ndar
     return inside[:max(20, int(2.0 * few * 1.6 * (reach / size) ** 2))]
 
 
-def _search(points: np.ndarray, stars: np.ndarray, size: float, limits: _Limits, config: MatchConfig) -> _Solution | None:
-    """The most significant solution within the limits; None if there is no peak, or if two different ones compete."""
+def _search(points: np.ndarray, stars: np.ndarray, more, context) -> _Solution | None:
+    """The most significant solution within the limits; None if there is no peak.
+
+    The brightest vote; four times as many sources, and reference stars to match, verify. Where two different solutions
+    are both certain and alike in number, the best is given the probability 1.
+    """
+    size, limits, config = context
     if len(stars) < config.min_matches or len(points) < config.min_matches:
         return None
-    tree = cKDTree(stars)
-    solutions = [_refine(points, stars, tree, candidate, (size, limits, config))
-                 for candidate in _candidates(points, stars, size, limits)]
+    sample = more[0], _share(more[1], size, limits, len(more[0]))
+    tree = tree_of(sample[1])
+    solutions = [_refine(*sample, tree, candidate, context) for candidate in _candidates(points, stars, size, limits)]
     solutions = sorted((s for s in solutions if s is not None), key=lambda s: (s.probability, -s.count))
     if not solutions:
         return None
     best = solutions[0]
     for other in solutions[1:]:
-        same = np.hypot(*(other.shift - best.shift)) + size * np.abs(other.matrix - best.matrix).max() < 4 * best.tolerance
-        if not same and _certain(other, config) and other.count > 0.7 * best.count:
+        apart = np.hypot(*(other.shift - best.shift)) + size * np.abs(other.matrix - best.matrix).max()
+        if apart > 4 * best.tolerance and _certain(other, config) and other.count > 0.7 * best.count:
             return best._replace(probability=1.0)
     return best
 
 
 def _few(points: np.ndarray, stars: np.ndarray, config: MatchConfig) -> _Solution | None:
     """One or two stars found where the header has them, if chance would hardly put them there."""
-    tree = cKDTree(stars)
+    tree = tree_of(stars)
     i, j = _pairs(points, stars, tree, config.tolerance)
     random = _random_matches(points, stars, tree, config.tolerance)
-    probability = float(poisson.sf(len(i) - 1, max(random, 1e-12)))
+    probability = _chance_of(len(i), random) if len(i) else 1.0
     if not 0 < len(i) < 3 or probability > config.max_few_probability:
         return None
     shift = (stars[j] - points[i]).mean(axis=0)
@@ -195,7 +215,8 @@ def _few(points: np.ndarray, stars: np.ndarray, config: MatchConfig) -> _Solutio
     return _Solution(np.eye(2), shift, len(i), config.tolerance, rms, random, probability)
 
 
-def _candidates(points: np.ndarray, stars: np.ndarray, size: float, limits: _Limits) -> list[tuple[complex, complex, float]]:
+def _candidates(points: np.ndarray, stars: np.ndarray, size: float,
+                limits: _Limits) -> list[tuple[complex, complex, float]]:
     """Peaks (rotation and scale as one complex factor, offset, bin in arcsec), highest first, of the offset counts."""
     width = max(_MIN_BIN, size * np.sqrt(4.0 * limits.rotation * limits.scale / _GRID))
     turns, scales = (_steps(limit, width / size) for limit in (limits.rotation, limits.scale))
@@ -232,7 +253,7 @@ def _steps(limit: float, step: float) -> np.ndarray:
     return np.linspace(-limit, limit, 2 * number + 1)
 
 
-def _refine(points, stars, tree: cKDTree, candidate, context) -> _Solution | None:
+def _refine(points, stars, tree, candidate, context) -> _Solution | None:
     """Fit the transformation to the pairs within a shrinking tolerance and count them."""
     size, limits, config = context
     factor, offset, width = candidate
@@ -244,8 +265,7 @@ def _refine(points, stars, tree: cKDTree, candidate, context) -> _Solution | Non
         if len(i) < config.min_matches:
             return None
         matrix, shift = _transformation(points[i], stars[j], affine=step > 3 and len(i) >= 8)
-        left = np.sum((points[i] @ matrix.T + shift - stars[j]) ** 2, axis=-1)
-        rms = float(np.sqrt(np.median(left) / 1.386 * len(i) / max(1, len(i) - 2)))  # a Rayleigh distribution's median
+        rms = _rayleigh(points[i] @ matrix.T + shift - stars[j], 2)
         tolerance = 0.7 * tolerance if step < 3 else float(np.clip(3.5 * rms, 0.3, config.tolerance))
     moved = points @ matrix.T + shift
     i, _ = _pairs(moved, stars, tree, tolerance)
@@ -258,11 +278,11 @@ def _refine(points, stars, tree: cKDTree, candidate, context) -> _Solution | Non
     random = _random_matches(moved, stars, tree, tolerance)
     trials = _LOOK_ELSEWHERE * max(1.0, limits.offset / tolerance) ** 2 * np.prod(
         [max(1.0, 2.0 * limit * size / tolerance) for limit in (limits.rotation, limits.scale)])
-    probability = min(1.0, float(trials * poisson.sf(len(i) - 1, max(random, 1e-12))))
+    probability = min(1.0, float(trials * _chance_of(len(i), random)))
     return _Solution(matrix, shift, len(i), tolerance, rms, random, probability)
 
 
-def _pairs(moved: np.ndarray, stars: np.ndarray, tree: cKDTree, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(moved: np.ndarray, stars: np.ndarray, tree, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Mutually nearest pairs (source, star) within a tolerance."""
     distance, star = tree.query(moved, distance_upper_bound=tolerance)
     source = np.flatnonzero(np.isfinite(distance))
@@ -285,8 +305,8 @@ def _transformation(points: np.ndarray, stars: np.ndarray, affine: bool) -> tupl
     return matrix, target - matrix @ middle
 
 
-def _random_matches(moved: np.ndarray, stars: np.ndarray, tree: cKDTree, tolerance: float) -> float:
-    """Matches expected by chance: the mean over shifted positions (clusters included), and at least the mean density."""
+def _random_matches(moved: np.ndarray, stars: np.ndarray, tree, tolerance: float) -> float:
+    """Matches expected by chance: the mean over shifted positions (so clusters count), at least the mean density."""
     radius = np.array([6.0, 9.0, 13.0]) * max(tolerance, 1.0)
     angle = 2 * np.pi * (np.arange(8) + 0.37) / 8
     shifts = (radius[:, None] * np.exp(1j * angle)).ravel()
@@ -296,7 +316,34 @@ def _random_matches(moved: np.ndarray, stars: np.ndarray, tree: cKDTree, toleran
 
 
 def _matched(solution: _Solution, rows, near, points, stars, center) -> Match:
-    """The pairs among all sources and all reference stars, by the solution that the bright ones gave."""
-    i, j = _pairs(points @ solution.matrix.T + solution.shift, stars, cKDTree(stars), max(solution.tolerance, 1.0))
-    return Match(rows[i], near[j], center, solution.matrix, solution.shift, solution.rms, solution.n_random,
-                 solution.probability)
+    """The pairs among all sources and all reference stars, by the solution that the bright ones gave.
+
+    Distortion that the guess does not know is followed outwards: polynomials of an order that the pairs so far can bear
+    bring further pairs within the tolerance, until the pairs stay the same.
+    """
+    tree, unit = tree_of(stars), np.abs(points).max() + 1e-9
+    widest = max(solution.tolerance, 1.0)
+    moved, rms = points @ solution.matrix.T + solution.shift, solution.rms
+    i, j = _pairs(moved, stars, tree, widest)
+    for _ in range(12):
+        order = sum(len(i) >= least for least in _PAIRS_FOR_ORDER)
+        if order == 0:
+            break
+        moved = _polynomial(points / unit, order) @ np.linalg.lstsq(_polynomial(points[i] / unit, order), stars[j],
+                                                                    rcond=None)[0]
+        rms = _rayleigh(moved[i] - stars[j], (order + 1) * (order + 2) // 2)
+        before, (i, j) = i, _pairs(moved, stars, tree, float(np.clip(5.0 * rms, 0.5, widest)))
+        if np.array_equal(before, i):
+            break
+    return Match(rows[i], near[j], center, solution.matrix, solution.shift, rms, solution.n_random, solution.probability)
+
+
+def _polynomial(points: np.ndarray, order: int) -> np.ndarray:
+    """(n, k) all products of powers of the two coordinates up to an order."""
+    return np.stack([points[:, 0] ** (total - k) * points[:, 1] ** k for total in range(order + 1)
+                     for k in range(total + 1)], -1)
+
+
+def _rayleigh(left: np.ndarray, terms: int) -> float:
+    """Scatter per axis from the median distance (of a Rayleigh distribution), for a fit of so many terms per axis."""
+    return float(np.sqrt(np.median(np.sum(left**2, axis=-1)) / 1.386 * len(left) / max(1, len(left) - terms)))

@@ -65,8 +65,9 @@ def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.n
 
 def _fit(ratio: np.ndarray, sigma: np.ndarray, config: PhotometryConfig) -> PhotoCal:
     """Clipped weighted mean with scatter beyond the errors, from the weighted median on."""
-    mean = weighted_median(ratio, 1.0 / sigma**2)
-    scatter = np.sqrt(max(0.0, robust_sigma(ratio - mean) ** 2 - float(np.median(sigma)) ** 2))
+    typical = float(np.median(sigma))
+    mean = weighted_median(ratio, 1.0 / (sigma**2 + typical**2))  # no one star, saturated perhaps, may be the majority
+    scatter = np.sqrt(max(0.0, robust_sigma(ratio - mean) ** 2 - typical**2))
     keep = np.zeros(len(ratio), bool)
     for _ in range(20):
         before, keep = keep, np.abs(ratio - mean) <= config.clip * np.hypot(sigma, scatter)

@@ -198,7 +198,9 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
 def _flux_of(arrays, config: ReferenceConfig, band: str, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(flux, error) in nJy; magnitudes outside -10..40 are catalogues' marks of missing values and become NaN."""
     values = np.asarray(arrays[config.bands[band]], float)[good]
-    errors = np.asarray(arrays[config.errors[band]], float)[good] if band in config.errors else np.full(len(values), np.nan)
+    errors = np.full(len(values), np.nan)
+    if band in config.errors:
+        errors = np.asarray(arrays[config.errors[band]], float)[good]
     if config.kind == "magnitude":
         values = np.where((values > -10.0) & (values < 40.0), values, np.nan)
         flux = nanojansky_of(values + config.ab_offset.get(band, 0.0))

@@ -1,4 +1,4 @@
-"""The rings sky map: the sky in tracts, each a tangent plane cut into patches, with Rubin's numbers, centres and pixels.
+"""The rings sky map: tracts, each a tangent plane cut into patches, with Rubin's numbers, centres and pixels.
 
 Rings of equal height in declination hold tracts of equal width in right ascension, so that an RA-Dec position has
 exactly one tract; a tract's image is larger than its cell, so that neighbours overlap. Everything follows from the
@@ -27,13 +27,13 @@ class SkyMapConfig(Config):
 
     num_rings: int = parameter(120, "rings of tracts between the two polar caps", low=1, high=5000)
     pixel_scale: float = parameter(0.2, "pixel size at the tract's centre", unit="arcsec", above=0.0)
-    tract_overlap: float = parameter(1.0 / 60.0, "by how much a tract's image reaches over its ring", unit="deg", low=0.0)
+    tract_overlap: float = parameter(1.0 / 60.0, "how far a tract's image reaches over its ring", unit="deg", low=0.0)
     ra_start: float = parameter(0.0, "right ascension of the first tract of each ring", unit="deg", low=0.0, high=360.0)
     patch_inner: int = parameter(3000, "side of a patch without its border", unit="pixel", low=1)
     patch_border: int = parameter(150, "border of a patch: DP2 150, DP1 200, HSC 100", unit="pixel", low=0)
     cell_size: int = parameter(150, "side of a cell, which divides patch_inner", unit="pixel", low=1)
     clip_patches: bool = parameter(False, "cut outer patches at the tract's edge (HSC's map)")
-    version: Literal[0, 1] = parameter(1, "numbering: 1 as LSST's maps; 0: tracts at ra_start counted with the ring below")
+    version: Literal[0, 1] = parameter(1, "numbering: 1 as LSST has it; 0: tracts at ra_start count with the ring below")
 
     @model_validator(mode="after")
     def _check_cells(self):
@@ -108,7 +108,8 @@ class RingsSkyMap:
         """(ra, dec) in degrees of the centres of tracts."""
         ring, place = self.ring_of(tract)
         inside = np.clip(ring, 0, self.config.num_rings - 1)
-        ra = np.degrees(np.mod(2.0 * np.pi * place / self._counts[inside] + np.radians(self.config.ra_start), 2 * np.pi))
+        turn = 2.0 * np.pi * place / self._counts[inside] + np.radians(self.config.ra_start)
+        ra = np.degrees(np.mod(turn, 2.0 * np.pi))
         dec = np.degrees(self._height * (ring + 1) - 0.5 * np.pi)
         cap = (ring < 0) | (ring == self.config.num_rings)
         return np.where(cap, 0.0, ra), np.where(cap, np.where(ring < 0, -90.0, 90.0), dec)
@@ -281,7 +282,7 @@ class Tract:
         return self.shape[0] * self.shape[1]
 
     def patch(self, index: int) -> Patch:
-        """The patch of this number (row-major from the lower left, which is south-east); IndexError if there is none."""
+        """The patch of this number (row-major from the south-east corner); IndexError if there is none."""
         if not 0 <= index < len(self):
             raise IndexError(f"tract {self.number} has patches 0 to {len(self) - 1}, not {index}")
         y, x = divmod(int(index), self.shape[1])

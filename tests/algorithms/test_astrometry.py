@@ -14,7 +14,8 @@ from rsp_hpc.products.wcs import Wcs
 
 BOX = Box(0, 0, 4096, 4000)
 COLUMNS = [Column(name, "f8", unit, "") for name, unit in (
-    ("x", "pixel"), ("y", "pixel"), ("xErr", "pixel"), ("yErr", "pixel"), ("psfFlux", "electron"), ("psfFluxErr", "electron"))]
+    ("x", "pixel"), ("y", "pixel"), ("xErr", "pixel"), ("yErr", "pixel"),
+    ("psfFlux", "electron"), ("psfFluxErr", "electron"))]
 
 
 def distorted(crval=(53.0, -28.0), turn=30.0, scale=0.2):
@@ -92,7 +93,8 @@ def test_errors_are_true():
                                             "y": sources["y"] + sigma * rng.normal(size=len(sources)),
                                             "xErr": sigma, "yErr": sigma})
         fit = fit_wcs(sources, reference, Wcs(wcs.crval, wcs.crpix, wcs.cd), BOX, AstrometryConfig())
-        pulls.append(np.concatenate([fit.east, fit.north]) / np.tile(np.hypot(0.2 * sigma[fit.sources], 2**0.5 * 1e-3), 2))
+        errors = np.hypot(0.2 * sigma[fit.sources], 2**0.5 * 1e-3)
+        pulls.append(np.concatenate([fit.east / errors, fit.north / errors]))
         x, y = np.meshgrid(np.linspace(0, 4095, 11), np.linspace(0, 3999, 11))
         xi, eta = project(*fit.wcs.pixel_to_sky(x, y), *wcs.pixel_to_sky(x, y))
         solution.append(np.mean(xi**2 + eta**2) * 3.6e6**2)
@@ -111,8 +113,8 @@ def test_scatter_beyond_the_errors_is_found():
     assert fit.rms_east == pytest.approx(0.02, rel=0.15) and fit.rms_north == pytest.approx(0.02, rel=0.15)
 
 
-@pytest.mark.parametrize("n, order, known", [(1, 0, True), (2, 0, True), (5, 1, True), (60, 1, True), (14, 2, False),
-                                             (60, 3, False)])
+@pytest.mark.parametrize("n, order, known", [(1, 0, True), (2, 0, True), (5, 1, True), (60, 1, True), (8, 1, False),
+                                             (16, 2, False), (60, 3, False)])
 def test_the_order_follows_the_stars(n, order, known):
     """A distortion that the guess knows is kept; one that it does not know is found as far as the stars can tell."""
     wcs = distorted()
@@ -123,7 +125,7 @@ def test_the_order_follows_the_stars(n, order, known):
     fit = fit_wcs(sources, reference, guess, BOX, config)
     assert fit.order == order and fit.shift_only == (order == 0)
     assert fit.n == n or not known
-    assert worst(fit, wcs) < (1.0 if known else 100.0)
+    assert worst(fit, wcs) < 1.0 if known else 3000.0 if order == 1 else 100.0
 
 
 def test_clipping_leaves_wrong_positions_out():
@@ -132,7 +134,8 @@ def test_clipping_leaves_wrong_positions_out():
     sources, reference, _ = field(rng, wcs, 400, 0.02)
     bad = rng.random(len(sources)) < 0.15
     x = sources["x"] + np.where(bad, 0.6, 0.0)
-    fit = fit_wcs(sources.with_columns([], {"x": x}), reference, Wcs(wcs.crval, wcs.crpix, wcs.cd), BOX, AstrometryConfig())
+    sources, guess = sources.with_columns([], {"x": x}), Wcs(wcs.crval, wcs.crpix, wcs.cd)
+    fit = fit_wcs(sources, reference, guess, BOX, AstrometryConfig())
     assert not bad[fit.sources].any()
     assert worst(fit, wcs) < 8.0
 
@@ -147,4 +150,5 @@ def test_failures_say_what_is_wrong():
     with pytest.raises(BadData, match="none of 0 sources"):
         fit_wcs(sources.rows(slice(0, 0)), reference, wcs, BOX, AstrometryConfig())
     with pytest.raises(BadData, match="none of the .* has a usable position"):
-        fit_wcs(sources.with_columns([], {"xErr": np.full(len(sources), np.nan)}), reference, wcs, BOX, AstrometryConfig())
+        unknown = sources.with_columns([], {"xErr": np.full(len(sources), np.nan)})
+        fit_wcs(unknown, reference, wcs, BOX, AstrometryConfig())

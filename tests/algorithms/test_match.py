@@ -17,7 +17,7 @@ SCALE = 0.2 / 3600
 
 
 def trial(rng, density, offset, turn, stretch, spurious=0.5):
-    """(sources, reference, guess, true reference row of each source or -1) of a field of `density` stars per sq degree."""
+    """(sources, reference, guess, true row of each source or -1) of a field of so many stars per sq degree."""
     ra0, dec0 = rng.uniform(0, 360), rng.uniform(-80, 80)
     side = 0.7
     n = rng.poisson(density * side**2)
@@ -37,7 +37,8 @@ def trial(rng, density, offset, turn, stretch, spurious=0.5):
     extra = int(len(seen) * spurious / (1 - spurious))
     sx = np.concatenate([x[seen] + 0.3 * rng.normal(size=len(seen)), rng.uniform(0, 4096, extra)])
     sy = np.concatenate([y[seen] + 0.3 * rng.normal(size=len(seen)), rng.uniform(0, 4096, extra)])
-    measured = np.concatenate([flux[seen] * 10 ** (0.2 * rng.normal(size=len(seen))), 1e3 * (1 - rng.random(extra)) ** (-1 / 0.7)])
+    measured = np.concatenate([flux[seen] * 10 ** (0.2 * rng.normal(size=len(seen))),
+                               1e3 * (1 - rng.random(extra)) ** (-1 / 0.7)])
     sources = Catalogue([Column(name, "f8", "", "") for name in ("x", "y", "psfFlux", "psfFluxErr")],
                         {"x": sx, "y": sy, "psfFlux": measured, "psfFluxErr": measured / 30})
     return sources, reference, guess, np.concatenate([seen, np.full(extra, -1)])
@@ -64,7 +65,7 @@ def test_random_fields_are_matched_or_refused(density):
     rng = np.random.default_rng(density)
     counts = {"right": 0, "wrong": 0, "refused": 0}
     start = process_time()
-    trials = 12
+    trials = 8
     for _ in range(trials):
         counts[outcome(trial(rng, density, rng.uniform(0, 60), rng.uniform(-3, 3), rng.uniform(0.97, 1.03)))] += 1
     seconds = (process_time() - start) / trials
@@ -84,7 +85,7 @@ def test_a_good_header_needs_few_stars(density):
 @pytest.mark.parametrize("density", [30, 1000, 20000])
 def test_a_pointing_that_is_far_off_is_refused(density):
     rng = np.random.default_rng(density)
-    for _ in range(6):
+    for _ in range(4):
         sources, reference, guess, _ = trial(rng, density, 0.0, 0.0, 1.0)
         other = trial(rng, density, 0.0, 0.0, 1.0)[0]  # another field's sources
         with pytest.raises(BadData, match="no match of .* check the pointing"):

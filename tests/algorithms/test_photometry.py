@@ -26,7 +26,8 @@ def test_noiseless_stars_give_the_scale_back():
     assert fit.scale == pytest.approx(SCALE, rel=1e-6) and fit.n_stars == 50 and fit.scatter < 1e-4
 
 
-@pytest.mark.parametrize("n, reference_error, extra", [(200, 0.02, 0.0), (30, 0.005, 0.0), (200, 0.01, 0.03), (12, 0.02, 0.0)])
+@pytest.mark.parametrize("n, reference_error, extra", [(200, 0.02, 0.0), (30, 0.005, 0.0), (200, 0.01, 0.03),
+                                                       (12, 0.02, 0.0)])
 def test_errors_are_true(n, reference_error, extra):
     """The pull of the zero point over many fields is a normal distribution's, with and without unknown scatter."""
     pulls, scatter = [], []

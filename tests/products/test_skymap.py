@@ -92,7 +92,7 @@ def test_all_patches_of_a_sample_of_lsst_tracts(oracle):
         assert len(tract) == 100
         corners = np.array([np.transpose(tract.corners(tract.patch(index).inner)) for index in range(100)])
         theirs = patches[number]  # the same four corners, from another one on and the other way round
-        apart = angular_separation(corners[:, :, None, 0], corners[:, :, None, 1], theirs[:, None, :, 0], theirs[:, None, :, 1])
+        apart = angular_separation(*np.moveaxis(corners[:, :, None], -1, 0), *np.moveaxis(theirs[:, None], -1, 0))
         assert apart.min(axis=1).max() < 1e-9 and apart.min(axis=2).max() < 1e-9
 
 
@@ -127,7 +127,8 @@ def test_overlaps_agree_with_brute_force(skymap, size):
         for number in near:
             tract = skymap.tract(int(number))
             x, y = tract.wcs.sky_to_pixel(*points)
-            brute |= {(int(number), index) for index in range(len(tract)) if tract.patch(index).outer.contains(x, y).any()}
+            brute |= {(int(number), index) for index in range(len(tract))
+                      if tract.patch(index).outer.contains(x, y).any()}
         assert brute <= found
         assert len(found - brute) <= 0.06 * len(found) + 1
 

@@ -23,7 +23,8 @@ def oracle(wcs):
     return WCS(Header(wcs.to_header()))
 
 
-@pytest.mark.parametrize("crval", [(150.1, 2.2), (0.0, -45.0), (359.9999, 0.0), (10.0, 89.9), (77.0, -90.0), (0.0, 90.0)])
+@pytest.mark.parametrize("crval", [(150.1, 2.2), (0.0, -45.0), (359.9999, 0.0), (10.0, 89.9), (77.0, -90.0),
+                                   (0.0, 90.0)])
 @pytest.mark.parametrize("sip", [False, True])
 def test_agrees_with_wcslib(crval, sip):
     wcs = Wcs(crval, (2047.5, 1999.0), CD, *((SIP_A, SIP_B) if sip else ()))
