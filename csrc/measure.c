@@ -1,11 +1,10 @@
 /* measure.c: everything that is measured on one source, on one stamp that stays in the first-level cache.
  *
  * The PSF fit (position and flux) minimises sum (I - f P(x, y))^2 with equal weights: weights that follow the variance
- * plane, which holds the source's own noise, bias the flux. The errors carry the true variances through that estimator.
- * The PSF is moved by fractions of a pixel with Lanczos-5. */
+ * plane, which holds the source's own noise, bias the flux. The errors carry the true variances through that estimator. */
 #include "stamp.h"
 
-enum { TAPS = 11, MARGIN = 10, MAX_PSF = 129, MAX_HALF = 160, FIT_STEPS = 12 };
+enum { MAX_HALF = 160, FIT_STEPS = 12 };
 
 /* ---- stamps ---- */
 
@@ -71,90 +70,6 @@ void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_source
     if (pixels->labels && sources->child_offsets && sources->child_offsets[i] >= 0) put_child(stamp, pixels, sources, i);
 }
 
-/* ---- the PSF at a fraction of a pixel ---- */
-
-typedef struct {
-    int64_t side, pitch;
-    float padded[(MAX_PSF + 2 * MARGIN) * (MAX_PSF + 2 * MARGIN)];
-    float along_x[(MAX_PSF + 2 * MARGIN) * MAX_PSF], slope_x[(MAX_PSF + 2 * MARGIN) * MAX_PSF];
-    float value[MAX_PSF * MAX_PSF], dx[MAX_PSF * MAX_PSF], dy[MAX_PSF * MAX_PSF], broad[MAX_PSF * MAX_PSF];
-} moved_psf;
-
-static double lanczos(double t) {
-    const double a = M_PI * t;
-    if (fabs(t) < 1e-8) return 1.0;
-    return fabs(t) < 5.0 ? 5.0 * sin(a) * sin(a / 5.0) / (a * a) : 0.0;
-}
-
-static double lanczos_slope(double t) {
-    const double a = M_PI * t;
-    if (fabs(t) < 1e-4) return -M_PI * M_PI * t * (1.0 + 1.0 / 25.0) / 3.0;
-    if (!(fabs(t) < 5.0)) return 0.0;
-    return 5.0 * M_PI * (cos(a) * sin(a / 5.0) + sin(a) * cos(a / 5.0) / 5.0) / (a * a) - 2.0 * lanczos(t) / t;
-}
-
-/* Weights of the pixels -5 .. 5 about the nearest one for a source d right of a pixel centre, and their derivative. */
-static void shift_taps(double d, float *weight, float *slope) {
-    double w[TAPS], s[TAPS], total = 0.0, change = 0.0;
-    for (int t = 0; t < TAPS; t++) {
-        w[t] = lanczos(d + (t - TAPS / 2));
-        s[t] = lanczos_slope(d + (t - TAPS / 2));
-        total += w[t];
-        change += s[t];
-    }
-    for (int t = 0; t < TAPS; t++) {
-        weight[t] = (float)(w[t] / total);
-        slope[t] = (float)((s[t] - w[t] * change / total) / total);
-    }
-}
-
-static void set_psf(moved_psf *psf, const float *stamp, int64_t side) {
-    psf->side = side;
-    psf->pitch = side + 2 * MARGIN;
-    memset(psf->padded, 0, (size_t)(psf->pitch * psf->pitch) * sizeof(float));
-    for (int64_t y = 0; y < side; y++)
-        memcpy(psf->padded + (y + MARGIN) * psf->pitch + MARGIN, stamp + y * side, (size_t)side * sizeof(float));
-}
-
-/* The PSF and its derivatives with respect to the source's position, for a source at (x, y) from the middle pixel. */
-RSP_SIMD static void move_psf(moved_psf *psf, double x, double y) {
-    const int64_t side = psf->side, pitch = psf->pitch, ix = lrint(x), iy = lrint(y);
-    float wx[TAPS], sx[TAPS], wy[TAPS], sy[TAPS];
-    shift_taps(x - (double)ix, wx, sx);
-    shift_taps(y - (double)iy, wy, sy);
-    for (int64_t j = 0; j < pitch; j++) {
-        const float *restrict from = psf->padded + j * pitch + MARGIN - ix - TAPS / 2;
-        float *restrict to = psf->along_x + j * side, *restrict slope = psf->slope_x + j * side;
-#pragma omp simd
-        for (int64_t i = 0; i < side; i++) {
-            float v = 0.0f, s = 0.0f;
-            for (int t = 0; t < TAPS; t++) {
-                v += wx[t] * from[i + t];
-                s += sx[t] * from[i + t];
-            }
-            to[i] = v;
-            slope[i] = s;
-        }
-    }
-    for (int64_t j = 0; j < side; j++) {
-        const int64_t first = (j + MARGIN - iy - TAPS / 2) * side;
-        const float *restrict from = psf->along_x + first, *restrict from_slope = psf->slope_x + first;
-        float *restrict value = psf->value + j * side, *restrict dx = psf->dx + j * side, *restrict dy = psf->dy + j * side;
-#pragma omp simd
-        for (int64_t i = 0; i < side; i++) {
-            float v = 0.0f, gx = 0.0f, gy = 0.0f;
-            for (int t = 0; t < TAPS; t++) {
-                v += wy[t] * from[i + t * side];
-                gx += wy[t] * from_slope[i + t * side];
-                gy += sy[t] * from[i + t * side];
-            }
-            value[i] = v;
-            dx[i] = gx;
-            dy[i] = gy;
-        }
-    }
-}
-
 /* ---- the fit ---- */
 
 typedef struct {
@@ -162,7 +77,7 @@ typedef struct {
     double ip, ix, iy;             /* and with the image */
 } fit_sums;
 
-RSP_SIMD static fit_sums sum_products(const rsp_stamp *stamp, const moved_psf *psf, const float *restrict data,
+RSP_SIMD static fit_sums sum_products(const rsp_stamp *stamp, const rsp_moved_psf *psf, const float *restrict data,
                                       const float *restrict scale) {
     const int64_t side = psf->side, offset = stamp->half - side / 2;
     fit_sums sums = {0};
@@ -221,11 +136,11 @@ typedef struct {
 } psf_fit;
 
 /* Gauss-Newton on (flux, x, y); *fit holds the start, which is kept where the fit runs away. */
-static void fit_position(const rsp_stamp *stamp, moved_psf *psf, const float *ones, double max_shift, psf_fit *fit) {
+static void fit_position(const rsp_stamp *stamp, rsp_moved_psf *psf, const float *ones, double max_shift, psf_fit *fit) {
     double x = fit->x, y = fit->y;
     for (int step = 0; step < FIT_STEPS; step++) {
         matrix3 normal, inverse;
-        move_psf(psf, x, y);
+        rsp_move_psf(psf, x, y);
         const fit_sums s = sum_products(stamp, psf, stamp->value, ones);
         const double flux = s.ip / s.pp;
         if (!(flux > 0.0) || !isfinite(flux)) return;
@@ -247,7 +162,7 @@ static void fit_position(const rsp_stamp *stamp, moved_psf *psf, const float *on
 }
 
 /* Errors of flux and position: the true variances carried through the unweighted estimator. */
-static void propagate_errors(const rsp_stamp *stamp, const moved_psf *psf, const float *ones, const psf_fit *fit,
+static void propagate_errors(const rsp_stamp *stamp, const rsp_moved_psf *psf, const float *ones, const psf_fit *fit,
                              double correlation, double *out) {
     matrix3 normal, inverse, noise, half, covariance;
     const fit_sums s = sum_products(stamp, psf, stamp->value, ones);
@@ -277,7 +192,7 @@ static void propagate_errors(const rsp_stamp *stamp, const moved_psf *psf, const
 
 /* How much broader than the PSF: the second moment [pixel^2 per axis] of the small kernel that the PSF would have to be
  * convolved with, to first order: the fit of P + e (G - P), G the PSF convolved with [c, 1 - 2c, c] along x and y. */
-RSP_SIMD static void measure_excess(const rsp_stamp *stamp, moved_psf *psf, double correlation, double *out) {
+RSP_SIMD static void measure_excess(const rsp_stamp *stamp, rsp_moved_psf *psf, double correlation, double *out) {
     const int64_t side = psf->side, offset = stamp->half - side / 2;
     const float c = 0.25f;
     for (int64_t j = 0; j < side; j++)
@@ -318,7 +233,7 @@ RSP_SIMD static void measure_excess(const rsp_stamp *stamp, moved_psf *psf, doub
 
 typedef struct {
     rsp_stamp stamp, psf_stamp;
-    moved_psf psf;
+    rsp_moved_psf psf;
     float *ones;
     double *circle;
 } workspace;
@@ -342,7 +257,7 @@ static uint32_t fit_psf_model(workspace *w, const rsp_sources *sources, int64_t 
                               psf_fit *fit) {
     const double correlation = sources->correlation ? sources->correlation[i] : 1.0;
     uint32_t flags = 0;
-    move_psf(&w->psf, fit->x, fit->y);
+    rsp_move_psf(&w->psf, fit->x, fit->y);
     const fit_sums at_start = sum_products(&w->stamp, &w->psf, w->stamp.value, w->ones);
     double whole = 0.0;
     for (int64_t k = 0; k < w->psf.side * w->psf.side; k++) whole += (double)w->psf.value[k] * (double)w->psf.value[k];
@@ -352,7 +267,7 @@ static uint32_t fit_psf_model(workspace *w, const rsp_sources *sources, int64_t 
         fit_position(&w->stamp, &w->psf, w->ones, max_shift, fit);
         if (!fit->moved) flags |= RSP_NO_CENTROID;
     }
-    move_psf(&w->psf, fit->x, fit->y);
+    rsp_move_psf(&w->psf, fit->x, fit->y);
     out[RSP_PSF_AREA] = 1.0 / whole;
     propagate_errors(&w->stamp, &w->psf, w->ones, fit, correlation, out);
     measure_excess(&w->stamp, &w->psf, correlation, out);
@@ -415,7 +330,7 @@ static void measure_one(workspace *w, const rsp_pixels *pixels, const rsp_source
         *flags |= RSP_NO_PSF | RSP_NO_PIXELS | RSP_NO_CENTROID | RSP_NO_SHAPE | RSP_KRON_SMALLEST;
         shape = (rsp_ellipse){fit.x, fit.y, NAN, NAN, NAN};
     } else {
-        set_psf(&w->psf, psf, sources->psf_side);
+        rsp_set_psf(&w->psf, psf, sources->psf_side);
         *flags |= fit_psf_model(w, sources, i, max_shift, out, &fit);
         out[RSP_X] = (double)w->stamp.x + fit.x;
         out[RSP_Y] = (double)w->stamp.y + fit.y;
@@ -431,7 +346,7 @@ RSP_API rsp_status rsp_measure(const rsp_pixels *pixels, const rsp_sources *sour
                                const double *restrict radii, double *restrict out_values, double *restrict out_apertures,
                                uint32_t *restrict out_flags, uint32_t *restrict out_masks) {
     RSP_CHECK(pixels->ny > 0 && pixels->nx > 0 && sources->n >= 0 && n_radii >= 0, RSP_BAD_SHAPE);
-    RSP_CHECK(sources->psf_side % 2 == 1 && sources->psf_side >= 3 && sources->psf_side <= MAX_PSF, RSP_BAD_SHAPE);
+    RSP_CHECK(sources->psf_side % 2 == 1 && sources->psf_side >= 3 && sources->psf_side <= RSP_MAX_PSF, RSP_BAD_SHAPE);
     RSP_CHECK(max_shift >= 0.0 && max_shift <= 4.0, RSP_BAD_ARGUMENT);
     int64_t half = sources->psf_side / 2;
     for (int64_t k = 0; k < n_radii; k++) {

@@ -136,8 +136,6 @@ rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict snr, c
 
 /* ---- deblend ----------------------------------------------------------------------------------------------- */
 
-/* ---- measure ----------------------------------------------------------------------------------------------- */
-
 typedef struct {                /* an image for measuring: all planes [ny][nx] */
     int64_t ny, nx;
     const float *image, *variance;  /* [unit], [unit^2] */
@@ -145,6 +143,33 @@ typedef struct {                /* an image for measuring: all planes [ny][nx] *
     const int32_t *labels;      /* footprint + 1, 0 = none; may be NULL */
     uint32_t never, reject, rescue; /* pixels with a bit of never, or of reject and none of rescue, are missing */
 } rsp_pixels;
+
+typedef struct {                /* what detection found, see rsp_detect_footprints and rsp_detect_peaks */
+    int64_t n;                  /* footprints */
+    const int32_t *boxes;       /* [n][4] */
+    const int64_t *areas;       /* [n] pixels */
+    const int64_t *starts;      /* [n + 1] first peak of each */
+    const int32_t *owners;      /* [ny][nx] peak + 1 */
+    const double *xy;           /* [peaks][2] pixel */
+    const float *snr;           /* [peaks] */
+} rsp_footprints;
+
+enum {                          /* how a peak was treated */
+    RSP_LEFT_BLENDED = 1,       /* too many peaks, too large, or no PSF */
+    RSP_SHARED_AS_POINT = 2     /* its template is the PSF */
+};
+
+/* Share out the light of each footprint with several peaks, in every pixel in proportion to their templates; children
+ * sum to the image. psfs [footprints with several peaks][psf_side][psf_side]. Peaks below `faint` sigma, or whose rms
+ * misfit of the PSF is below `misfit` of it, have the PSF as template, others a symmetric one that falls outwards.
+ * Out, per peak: out_boxes [4] x0, y0, x1, y1 half open; out_offsets of its first pixel in out_values [capacity], -1 =
+ * no child; out_flags. out_n: pixels used. RSP_FULL if more than capacity. */
+rsp_status rsp_deblend(const rsp_pixels *pixels, const rsp_footprints *found, int64_t psf_side,
+        const float *restrict psfs, int64_t max_peaks, int64_t max_area, float faint, float misfit,
+        int64_t capacity, int32_t *restrict out_boxes, int64_t *restrict out_offsets,
+        float *restrict out_values, uint8_t *restrict out_flags, int64_t *restrict out_n);
+
+/* ---- measure ----------------------------------------------------------------------------------------------- */
 
 typedef struct {                /* n sources */
     int64_t n;

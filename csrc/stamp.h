@@ -20,6 +20,22 @@ rsp_status rsp_stamp_allocate(rsp_stamp *stamp, int64_t largest_half);
 void rsp_stamp_free(rsp_stamp *stamp);
 void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i, int64_t half);
 
+enum { RSP_MAX_PSF = 129, RSP_PSF_MARGIN = 10 };
+
+/* A PSF, and what rsp_move_psf made of it: planes [side][side]. */
+typedef struct {
+    int64_t side, pitch;
+    float padded[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * (RSP_MAX_PSF + 2 * RSP_PSF_MARGIN)];
+    float along_x[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * RSP_MAX_PSF], slope_x[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * RSP_MAX_PSF];
+    float value[RSP_MAX_PSF * RSP_MAX_PSF], dx[RSP_MAX_PSF * RSP_MAX_PSF], dy[RSP_MAX_PSF * RSP_MAX_PSF], broad[RSP_MAX_PSF * RSP_MAX_PSF];
+} rsp_moved_psf;
+
+void rsp_set_psf(rsp_moved_psf *psf, const float *stamp, int64_t side);
+
+/* value, dx, dy: the PSF and its derivatives with respect to the position, for a source at (x, y) from the middle pixel,
+ * both within +-4.5 pixels. */
+void rsp_move_psf(rsp_moved_psf *psf, double x, double y);
+
 /* An ellipse: second moments [pixel^2] about a centre given relative to the stamp's middle pixel. */
 typedef struct {
     double dx, dy, xx, yy, xy;
