@@ -16,8 +16,12 @@ NEIGHBOUR_RADIUS = 12.0
 
 
 def overlap(first: Mixture, second: Mixture, dx, dy) -> np.ndarray:
-    """(n,) integral of the product of two profiles of unit flux whose centres are (dx, dy) apart, per pixel^2."""
+    """(n,) sum over pixels of the product of two pixelated profiles of unit flux whose centres are (dx, dy) pixels apart.
+
+    The pixel's response widens either profile by 1/12 pixel^2.
+    """
     xx, yy, xy = (a[:, :, None] + b[:, None, :] for a, b in zip(first[1:], second[1:]))
+    xx, yy = xx + 1.0 / 6.0, yy + 1.0 / 6.0
     determinant = xx * yy - xy**2
     dx, dy = np.asarray(dx, float)[:, None, None], np.asarray(dy, float)[:, None, None]
     chi2 = (yy * dx**2 - 2.0 * xy * dx * dy + xx * dy**2) / determinant
@@ -26,15 +30,14 @@ def overlap(first: Mixture, second: Mixture, dx, dy) -> np.ndarray:
 
 
 def _self_overlap(profile: Mixture, chunk: int = 200) -> np.ndarray:
-    """(n,) integral of the square of a profile, the pixel's response included by its second moments."""
-    wide = Mixture(profile.weight, profile.xx + 1.0 / 12.0, profile.yy + 1.0 / 12.0, profile.xy)
-    parts = [overlap(part, part, np.zeros(len(part.weight)), np.zeros(len(part.weight)))
-             for part in (wide.rows(slice(start, start + chunk)) for start in range(0, len(profile.weight), chunk))]
+    """(n,) sum over pixels of the square of each profile."""
+    parts = [overlap(part, part, *np.zeros((2, len(part.weight))))
+             for part in (profile.rows(slice(start, start + chunk)) for start in range(0, len(profile.weight), chunk))]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def point_source_snr(flux, profile: Mixture, variance) -> np.ndarray:
-    """(n,) S/N of the filter with the true profile: F / sqrt(variance / integral(p^2) + F).
+    """(n,) S/N of the filter with the true profile: F / sqrt(variance / sum(p^2) + F).
 
     `variance` is that of the background, electron^2 per pixel; the object's own photons count as a white addition.
     """
@@ -42,16 +45,17 @@ def point_source_snr(flux, profile: Mixture, variance) -> np.ndarray:
     return flux / np.sqrt(variance / _self_overlap(profile) + np.abs(flux))
 
 
-def survey_truth(sky: Catalogue, truths: list[Catalogue], zero_points: dict[int, float], bands: dict[int, str],
-                 psf_fwhm: dict[str, float]) -> Catalogue:
+def survey_truth(sky: Catalogue, truths: list[Catalogue], bands: dict[int, str], psf_fwhm: dict[str, float],
+                 pixel_scale: float = 0.2) -> Catalogue:
     """The sky with what all visits together could measure.
 
     Parameters
     ----------
     sky : Catalogue of `sky_of`
     truths : catalogues of `simulate_detector`, of all science exposures and detectors
-    zero_points, bands : visit -> AB magnitude of one electron; visit -> band
+    bands : visit -> band
     psf_fwhm : band -> typical FWHM, arcsec, for the neighbours
+    pixel_scale : arcsec per pixel
 
     Returns
     -------
@@ -68,7 +72,7 @@ def survey_truth(sky: Catalogue, truths: list[Catalogue], zero_points: dict[int,
             np.add.at(count, rows, 1)
             np.add.at(square, rows, truth["snr"][here] ** 2)
         snr = np.sqrt(square)
-        contamination = neighbour_bias(sky, f"flux_{band}", fwhm)
+        contamination = neighbour_bias(sky, f"flux_{band}", fwhm, pixel_scale)
         with np.errstate(divide="ignore"):
             alone = contamination < np.maximum(0.002, 0.1 / snr)
         arrays.update({f"{band}_n": count, f"{band}_snr": snr, f"{band}_isolated": alone & (count > 0)})
@@ -78,21 +82,19 @@ def survey_truth(sky: Catalogue, truths: list[Catalogue], zero_points: dict[int,
     return sky.with_columns(columns, arrays)
 
 
-def neighbour_bias(sky: Catalogue, flux_column: str, fwhm: float) -> np.ndarray:
+def neighbour_bias(sky: Catalogue, flux_column: str, fwhm: float, pixel_scale: float = 0.2) -> np.ndarray:
     """(n,) relative bias of each object's optimal flux by all neighbours together, in a round PSF of a FWHM in arcsec.
 
-    The optimal flux is sum(p d) / sum(p^2): a neighbour of profile q adds F_q integral(p q) / integral(p^2).
+    The optimal flux is sum(p d) / sum(p^2): a neighbour of profile q adds F_q sum(p q) / sum(p^2).
     """
     n = len(sky)
     xi, eta = project(sky["ra"], sky["dec"], *_middle(sky))
-    x, y = 3600.0 * xi, 3600.0 * eta
-    psf = psf_mixture(np.full(n, fwhm), 0.0, 0.0)
-    matrix = shear_matrix(-sky["g1"], sky["g2"])
+    x, y = 3600.0 / pixel_scale * xi, 3600.0 / pixel_scale * eta
+    psf = psf_mixture(np.full(n, fwhm / pixel_scale), 0.0, 0.0)
+    matrix = shear_matrix(-sky["g1"], sky["g2"]) / pixel_scale
     profile = convolve(galaxy_mixture(sky["radius"], sky["is_dev"], matrix), psf)
-    pairs = cKDTree(np.column_stack([x, y])).query_pairs(NEIGHBOUR_RADIUS, output_type="ndarray")
-    flux, bias = sky[flux_column], np.zeros(n)
-    own = np.concatenate([overlap(part, part, *np.zeros((2, len(part.weight))))
-                          for part in (profile.rows(slice(a, a + 200)) for a in range(0, n, 200))]) if n else np.zeros(0)
+    pairs = cKDTree(np.column_stack([x, y])).query_pairs(NEIGHBOUR_RADIUS / pixel_scale, output_type="ndarray")
+    flux, bias, own = sky[flux_column], np.zeros(n), _self_overlap(profile)
     for start in range(0, len(pairs), 500):
         i, j = pairs[start:start + 500].T
         shared = overlap(profile.rows(i), profile.rows(j), x[j] - x[i], y[j] - y[i])
