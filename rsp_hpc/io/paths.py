@@ -27,6 +27,11 @@ class Store:
         object.__setattr__(self, "output", Path(self.output))
 
     @property
+    def root(self) -> Path:
+        """The folder itself."""
+        return self.output
+
+    @property
     def survey_db(self) -> Path:
         """The data base that `ingest` writes."""
         return self.output / "survey.db"

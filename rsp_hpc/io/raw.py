@@ -42,7 +42,7 @@ class RawFile:
     detector, amplifier : names; '' where unknown, amplifier None where the file holds all of them
     verdict : 'ok', 'fixed' (usable, `message` says what was put right) or 'refused' (`message` says why)
     size, mtime : bytes, seconds since 1970
-    fingerprint : hash of the content, see `FitsFile.fingerprint`
+    fingerprint : hash of the content, see `FitsFile.fingerprint`; followed by + and that of the mask file
     wcs : rough, of the assembled detector; None if unknown
     mask : the mask file that belongs to it, or None
     """
@@ -81,7 +81,7 @@ def scan(data: Iterable[str | Path], camera: Camera) -> list[RawFile]:
     ConfigError
         A place does not exist, or no file there is named as the camera's files are.
     """
-    return settle([found for path in find_files(data, camera) for found in examine(path, camera)], camera)
+    return settle([found for path in find_files(data, camera) for found in examine(path, camera)])
 
 
 def find_files(data: Iterable[str | Path], camera: Camera) -> list[Path]:
@@ -175,10 +175,16 @@ def _part_of(entry: RawFile, camera: Camera, name: str, headers: Sequence[Cards]
             wcs, note = _wcs_of(camera, detector, amplifiers, exposure, headers)
             entry, notes = replace(entry, wcs=wcs), notes + note
             if camera.layout.masks == "sdss-fpm":
-                entry = replace(entry, mask=sdss.mask_file_of(entry.path))
+                entry = _with_mask(entry, sdss.mask_file_of(entry.path))
     except (BadData, ConfigError) as error:
         return entry.refused(_without(entry.path, str(error)))
     return replace(entry, verdict="fixed" if notes else "ok", message="; ".join(notes))
+
+
+def _with_mask(entry: RawFile, mask: Path) -> RawFile:
+    """The entry with its mask file, which is a part of the content."""
+    with FitsFile(mask, keep=False) as file:
+        return replace(entry, mask=mask, fingerprint=f"{entry.fingerprint}+{file.fingerprint()}")
 
 
 def _amplifier_of(camera: Camera, detector: Detector, path: Path) -> Amplifier:
@@ -260,7 +266,7 @@ def _believable(cards: Cards, camera: Camera) -> Wcs:
     return wcs
 
 
-def settle(files: Sequence[RawFile], camera: Camera) -> list[RawFile]:
+def settle(files: Sequence[RawFile]) -> list[RawFile]:
     """Refuse what contradicts earlier files: two files of the same pixels, two meanings of the same visit."""
     settled, owners, exposures = [], {}, {}
     for entry in sorted(files, key=lambda entry: (str(entry.path), entry.detector)):
@@ -331,7 +337,7 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
 
 def _check_read(entry: RawFile, amplifiers: Sequence[Amplifier], file: FitsFile, camera: Camera) -> None:
     """That a file is still what was examined."""
-    if entry.fingerprint and file.fingerprint() != entry.fingerprint:
+    if entry.fingerprint and file.fingerprint() != entry.fingerprint.partition("+")[0]:
         raise BadData(f"{entry.path}: has changed since it was ingested; run ingest again")
     try:
         _check_sizes(amplifiers, file.headers, camera.name)

@@ -1,0 +1,311 @@
+"""survey.db: what `ingest` found, in SQLite: exposures, files with their verdicts, detectors on the sky, tract overlaps.
+
+Written aside and renamed on one rank, then only read, as a whole: no data base is on the path of the computation.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import astuple, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadData, ConfigError
+from ..products.assembly import mean_wcs
+from ..products.camera import Camera
+from ..products.exposure import Exposure
+from ..products.skymap import RingsSkyMap
+from ..products.wcs import Wcs
+from .atomic import atomic
+from .raw import RawFile
+
+__all__ = ["Pointing", "Survey", "read_survey", "survey_identity", "survey_of", "write_survey"]
+
+FORMAT_VERSION = 1
+"""Raised when an older program would misread the tables; what is only added does not raise it."""
+
+MARGIN = 30.0
+"""Arcsec by which a rough WCS may be off: overlaps are looked for so much further out."""
+
+TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE exposures (visit INTEGER PRIMARY KEY, kind TEXT NOT NULL, band TEXT NOT NULL, mjd REAL, exposure_time REAL,
+    dark_time REAL, ra REAL, dec REAL, rotation REAL, airmass REAL);
+CREATE TABLE files (number INTEGER PRIMARY KEY, path TEXT NOT NULL, visit INTEGER, detector TEXT NOT NULL, amplifier TEXT,
+    verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL, fingerprint TEXT, wcs TEXT, mask TEXT);
+CREATE TABLE detectors (visit INTEGER, detector TEXT, ra0 REAL, dec0 REAL, ra1 REAL, dec1 REAL, ra2 REAL, dec2 REAL,
+    ra3 REAL, dec3 REAL, PRIMARY KEY (visit, detector));
+CREATE TABLE overlaps (visit INTEGER, detector TEXT, tract INTEGER, patch INTEGER);
+"""
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """One detector of one visit: its outer corners on the sky by the rough WCS, ICRS degrees; NaN where unknown."""
+
+    visit: int
+    detector: str
+    ra: tuple[float, float, float, float]
+    dec: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that `ingest` found, in memory.
+
+    Attributes
+    ----------
+    camera : its name
+    all_files : every raw file with its verdict, sorted by path
+    pointings : every usable detector of every exposure, by visit, then in the camera's order
+    rows : (visit, detector, tract, patch) of every science detector, sorted
+    identity : what `ingest` was asked to make, see `survey_identity`
+    """
+
+    camera: str
+    all_files: tuple[RawFile, ...]
+    pointings: tuple[Pointing, ...]
+    rows: tuple[tuple[int, str, int, int], ...] = ()
+    identity: str = ""
+
+    @cached_property
+    def _exposures(self) -> dict[int, Exposure]:
+        found = {entry.exposure.visit: entry.exposure for entry in reversed(self.all_files) if entry.usable}
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def _files(self) -> dict[tuple[int, str], list[RawFile]]:
+        found: dict[tuple[int, str], list[RawFile]] = {}
+        for entry in self.all_files:
+            if entry.usable:
+                found.setdefault((entry.exposure.visit, entry.detector), []).append(entry)
+        return found
+
+    @cached_property
+    def _detectors(self) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for pointing in self.pointings:
+            found.setdefault(pointing.visit, []).append(pointing.detector)
+        return found
+
+    @cached_property
+    def _overlaps(self) -> dict[int, dict[tuple[int, str], list[int]]]:
+        found: dict[int, dict[tuple[int, str], list[int]]] = {}
+        for visit, detector, tract, patch in self.rows:
+            found.setdefault(tract, {}).setdefault((visit, detector), []).append(patch)
+        return found
+
+    def exposures(self, kind: str | None = None, band: str | None = None) -> list[Exposure]:
+        """The exposures of a kind and band (None: any), by visit number."""
+        return [exposure for exposure in self._exposures.values()
+                if kind in (None, exposure.kind) and band in (None, exposure.band)]
+
+    def exposure(self, visit: int) -> Exposure:
+        """One exposure; ConfigError if there is none."""
+        if visit not in self._exposures:
+            raise ConfigError(f"visit {visit}: there is no such exposure among the {len(self._exposures)} ingested")
+        return self._exposures[visit]
+
+    def detectors(self, visit: int) -> list[str]:
+        """Names of the detectors of a visit that have usable files, in the camera's order."""
+        return list(self._detectors.get(visit, ()))
+
+    def files(self, visit: int, detector: str) -> list[RawFile]:
+        """The usable files of a detector in an exposure: one, or one per amplifier."""
+        return list(self._files.get((visit, detector), ()))
+
+    def refused(self) -> list[RawFile]:
+        """The files that cannot be used, with the reasons."""
+        return [entry for entry in self.all_files if not entry.usable]
+
+    def tracts(self) -> list[int]:
+        """Numbers of the tracts that science detectors overlap."""
+        return sorted(self._overlaps)
+
+    def overlaps(self, tract: int) -> list[tuple[int, str, tuple[int, ...]]]:
+        """(visit, detector, patches) of a tract, sorted."""
+        return [(visit, detector, tuple(patches)) for (visit, detector), patches in sorted(self._overlaps.get(tract, {}).items())]
+
+    def touches(self, visit: int, tracts: Iterable[int]) -> bool:
+        """Whether a visit overlaps any of some tracts."""
+        return any(seen == visit for tract in tracts for seen, _ in self._overlaps.get(tract, ()))
+
+    @property
+    def has_calibrations(self) -> bool:
+        """Whether there is any bias, dark or flat frame."""
+        return any(exposure.kind != "science" for exposure in self._exposures.values())
+
+    def hash_of_inputs(self, visit: int, detector: str | None = None) -> str:
+        """32 hexadecimal digits that change when a usable file of a visit (of one of its detectors) comes, goes or changes."""
+        rows = sorted((entry.detector, entry.amplifier or "", entry.fingerprint) for name in self.detectors(visit)
+                      if detector in (None, name) for entry in self.files(visit, name))
+        return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
+
+
+def survey_of(files: Sequence[RawFile], camera: Camera, skymap: RingsSkyMap, identity: str = "") -> Survey:
+    """The survey that examined and settled files make: detectors on the sky and the patches they may touch."""
+    files = tuple(sorted(files, key=lambda entry: (str(entry.path), entry.detector)))
+    pointings = _pointings(files, camera)
+    science = {entry.exposure.visit for entry in files if entry.usable and entry.exposure.kind == "science"}
+    placed = [item for item in pointings if item.visit in science and not math.isnan(item.ra[0])]
+    rows = []
+    if placed:
+        found = skymap.overlaps(np.array([item.ra for item in placed]), np.array([item.dec for item in placed]), MARGIN)
+        rows = sorted((placed[which].visit, placed[which].detector, tract, patch) for which, tract, patch in found.tolist())
+    return Survey(camera.name, files, pointings, tuple(rows), identity)
+
+
+def _pointings(files: Sequence[RawFile], camera: Camera) -> tuple[Pointing, ...]:
+    """Every usable detector of every exposure, with the corners where a file has a WCS."""
+    order = {detector.name: number for number, detector in enumerate(camera.detectors)}
+    members: dict[tuple[int, int], list[Wcs]] = {}
+    for entry in files:
+        if entry.usable:
+            solutions = members.setdefault((entry.exposure.visit, order[entry.detector]), [])
+            solutions += [entry.wcs] if entry.wcs is not None else []
+    found = []
+    for (visit, number), solutions in sorted(members.items()):
+        detector = camera.detectors[number]
+        ra, dec = np.full((2, 4), np.nan)
+        if solutions:
+            ra, dec = mean_wcs(solutions, detector).pixel_to_sky(*detector.box.corners().T)
+        found.append(Pointing(visit, detector.name, tuple(ra.tolist()), tuple(dec.tolist())))
+    return tuple(found)
+
+
+def write_survey(path: str | Path, survey: Survey) -> None:
+    """Write survey.db as a whole or not at all.
+
+    Raises
+    ------
+    BadData
+        The folder is full or cannot be written.
+    """
+    with atomic(path) as aside:
+        try:
+            with closing(sqlite3.connect(aside, isolation_level=None)) as database:
+                _fill(database, survey)
+        except sqlite3.OperationalError as error:
+            code = errno.ENOSPC if "full" in str(error) or "disk I/O" in str(error) else errno.EACCES
+            raise OSError(code, str(error)) from None
+
+
+def _fill(database: sqlite3.Connection, survey: Survey) -> None:
+    database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA user_version = {FORMAT_VERSION};"
+                           f"BEGIN; {TABLES}")
+    database.executemany("INSERT INTO about VALUES (?, ?)", [("camera", survey.camera), ("identity", survey.identity)])
+    database.executemany(f"INSERT INTO exposures VALUES ({', '.join('?' * len(fields(Exposure)))})",
+                         map(astuple, _all_exposures(survey)))
+    database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 12)})", [
+        (number, str(entry.path), entry.exposure and entry.exposure.visit, entry.detector, entry.amplifier, entry.verdict,
+         entry.message, entry.size, entry.mtime, entry.fingerprint, _wcs_text(entry.wcs), entry.mask and str(entry.mask))
+        for number, entry in enumerate(survey.all_files)])
+    database.executemany(f"INSERT INTO detectors VALUES ({', '.join('?' * 10)})", [
+        (item.visit, item.detector, *(value for corner in zip(item.ra, item.dec) for value in corner))
+        for item in survey.pointings])
+    database.executemany("INSERT INTO overlaps VALUES (?, ?, ?, ?)", survey.rows)
+    database.execute("COMMIT")
+
+
+def _all_exposures(survey: Survey) -> list[Exposure]:
+    """One per visit; those of refused files too, where no usable file has the visit."""
+    found = {entry.exposure.visit: entry.exposure for entry in survey.all_files if entry.exposure is not None}
+    return [exposure for _, exposure in sorted({**found, **survey._exposures}.items())]
+
+
+def read_survey(path: str | Path) -> Survey:
+    """The whole of survey.db.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or a newer version of the program wrote it.
+    BadData
+        It is damaged.
+    """
+    with _opened(path) as database:
+        try:
+            damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise sqlite3.DatabaseError(damage)
+            return _survey_in(database)
+        except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, OverflowError, IndexError) as error:
+            raise _damaged(path, error) from None
+
+
+def survey_identity(path: str | Path) -> str | None:
+    """The identity that a survey.db was written with; None where there is none. Raises as `read_survey`."""
+    if not Path(path).exists():
+        return None
+    with _opened(path) as database:
+        try:
+            return str(database.execute("SELECT value FROM about WHERE name = 'identity'").fetchone()[0])
+        except (sqlite3.Error, TypeError) as error:
+            raise _damaged(path, error) from None
+
+
+def _damaged(path: str | Path, error: Exception) -> BadData:
+    return BadData(f"{path}: damaged ({' '.join(str(error).split()):.80}); delete it and run ingest again")
+
+
+def _opened(path: str | Path):
+    """A read-only connection to a data base of a version that is understood; locks nothing, leaves no file beside."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: is missing; run ingest first")
+    database = None
+    try:
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        if database is not None:
+            database.close()
+        raise _damaged(path, error) from None
+    if version > FORMAT_VERSION:
+        database.close()
+        raise ConfigError(f"{path}: has format {version}, this program reads up to {FORMAT_VERSION}: use the newer one that "
+                          f"wrote it, or another output folder")
+    return closing(database)
+
+
+def _survey_in(database: sqlite3.Connection) -> Survey:
+    about = dict(database.execute("SELECT name, value FROM about"))
+    exposures = {row[0]: Exposure(*_nan(row)) for row in database.execute("SELECT * FROM exposures")}
+    files = tuple(
+        RawFile(Path(path), None if visit is None else exposures[visit], detector, amplifier, verdict, message, size, mtime,
+                fingerprint, _wcs_from(wcs), mask and Path(mask))
+        for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, wcs, mask in database.execute(
+            "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, wcs, mask FROM files "
+            "ORDER BY number"))
+    pointings = tuple(Pointing(row[0], row[1], _nan(row[2::2]), _nan(row[3::2]))
+                      for row in database.execute("SELECT * FROM detectors ORDER BY rowid"))
+    rows = tuple(database.execute("SELECT visit, detector, tract, patch FROM overlaps ORDER BY visit, detector, tract, patch"))
+    return Survey(about["camera"], files, pointings, rows, about["identity"])
+
+
+def _nan(row: tuple) -> tuple:
+    """SQLite keeps NaN as NULL."""
+    return tuple(math.nan if value is None else value for value in row)
+
+
+def _wcs_text(wcs: Wcs | None) -> str | None:
+    if wcs is None:
+        return None
+    tables = [None if table is None else np.asarray(table).tolist() for table in (wcs.a, wcs.b)]
+    return json.dumps([wcs.crval, wcs.crpix, wcs.cd, *tables])
+
+
+def _wcs_from(text: Any) -> Wcs | None:
+    if text is None:
+        return None
+    crval, crpix, cd, a, b = json.loads(text)
+    return Wcs(tuple(crval), tuple(crpix), tuple(map(tuple, cd)), *(None if table is None else np.array(table) for table in (a, b)))
