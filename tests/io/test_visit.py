@@ -8,6 +8,7 @@ import pytest
 
 from rsp_hpc.errors import BadData
 from rsp_hpc.io import visit as format
+from rsp_hpc.io.coadd import read_coadd
 from rsp_hpc.io.product import Header, Part, hash_of, identity, read_header
 from samples_io import same, visit_detector
 
@@ -117,6 +118,6 @@ def test_newer_versions_and_other_kinds_are_refused(tmp_path, parts):
     path = write(tmp_path / "v.h5", parts[:1], Header("visit", "x", format_version=99))
     with pytest.raises(BadData, match="written by format version 99"):
         format.read_exposure(path)
-    other = write(tmp_path / "c.h5", parts[:1], Header("coadds", "x"))
-    with pytest.raises(BadData, match="holds coadds, wanted visit"):
-        format.read_exposure(other)
+    other = write(tmp_path / "c.h5", parts[:1], Header("visits", "x"))
+    with pytest.raises(BadData, match="holds visit, wanted coadds"):
+        read_coadd(other, 1, "r")

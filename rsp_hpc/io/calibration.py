@@ -1,0 +1,116 @@
+"""calibs/<detector>.h5: combined bias, dark, flats by band, and defects of one detector, exact.
+
+    /bias, /dark, /flats/<band>, /defects    pixels (`io.pixels`)
+    /inputs/<frame>                          names of the files that went in
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BadData
+from ..products.calibration import Calibration
+from .pixels import EncodedDataset, append, encode, read_pixels
+from .product import Header, ProductWriter, open_product
+from .records import read_array, write_array
+
+__all__ = ["CalibrationSet", "CalibrationWriter", "calibration_contents", "encode_calibration", "read_calibration",
+           "read_calibration_rows"]
+
+KIND = "calibs"
+UNITS = {"bias": "electron", "dark": "electron/s", "flat": "", "defects": ""}
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """All combined frames of one detector; what is missing is None or not in `flats`.
+
+    Attributes
+    ----------
+    bias, dark : (ny, nx) float32, electron and electron/s
+    flats : band -> (ny, nx) float32
+    defects : (ny, nx) bool
+    inputs : frame ('bias', 'dark', 'flat r', ...) -> names of the files
+    """
+
+    bias: np.ndarray | None = None
+    dark: np.ndarray | None = None
+    flats: dict[str, np.ndarray] | None = None
+    defects: np.ndarray | None = None
+    inputs: dict[str, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class EncodedCalibration:
+    """Compressed frames on their way to the writer."""
+
+    frames: dict[str, EncodedDataset]
+    inputs: dict[str, tuple[str, ...]]
+
+
+def encode_calibration(calibration: CalibrationSet) -> EncodedCalibration:
+    """Compress the frames without loss; runs on any rank."""
+    frames = {name: getattr(calibration, name) for name in ("bias", "dark", "defects")}
+    frames |= {f"flats/{band}": flat for band, flat in (calibration.flats or {}).items()}
+    encoded = {name: encode(frame.astype(np.uint8) if frame.dtype == bool else frame, unit=UNITS.get(name, ""))
+               for name, frame in frames.items() if frame is not None}
+    return EncodedCalibration(encoded, dict(calibration.inputs or {}))
+
+
+class CalibrationWriter(ProductWriter):
+    """Writes one detector's calibration; `append` may come once per frame or once for all."""
+
+    def __init__(self, path: str | Path, header: Header):
+        super().__init__(path, replace(header, kind=KIND))
+
+    def append(self, part: EncodedCalibration) -> None:
+        """Write frames and the names of their inputs."""
+        for name in sorted(part.frames):
+            folder, _, leaf = name.rpartition("/")
+            append(self.file.require_group(folder) if folder else self.file, leaf, part.frames[name])
+        group = self.file.require_group("inputs")
+        for frame, names in sorted(part.inputs.items()):
+            write_array(group, frame.replace("/", " "), np.array(names, dtype=str))
+
+
+def calibration_contents(path: str | Path) -> list[str]:
+    """The frames in a file: 'bias', 'dark', 'defects', 'flats/r', ..."""
+    with open_product(path, KIND) as file:
+        return [*(name for name in ("bias", "dark", "defects") if name in file),
+                *(f"flats/{band}" for band in sorted(file.get("flats", ())))]
+
+
+def read_calibration(path: str | Path, band: str = "") -> Calibration:
+    """The calibration for one band.
+
+    Raises
+    ------
+    BadData
+        The file is missing or damaged; or it has flats, but none of this band.
+    """
+    with open_product(path, KIND) as file:
+        flats = list(file.get("flats", ()))
+        if band and flats and band not in flats:
+            raise BadData(f"{path}: has no flat in band {band}, only {', '.join(sorted(flats))}; "
+                          f"add flat frames of {band} and run calibs, or leave the band out")
+        planes = {name: read_pixels(file[name]) if name in file else None for name in ("bias", "dark", "defects")}
+        if planes["defects"] is not None:
+            planes["defects"] = planes["defects"].astype(bool)
+        planes["flat"] = read_pixels(file["flats"][band]) if band in flats else None
+        shapes = {plane.shape for plane in planes.values() if plane is not None}
+        if len(shapes) > 1:
+            raise BadData(f"{path}: damaged: frames differ in shape: {sorted(shapes)}")
+        names = tuple(str(name) for frame in sorted(file.get("inputs", ())) if frame in ("bias", "dark", f"flat {band}")
+                      for name in read_array(file["inputs"][frame]))
+        return Calibration(inputs=names, **planes)
+
+
+def read_calibration_rows(path: str | Path, frame: str, y0: int, y1: int) -> np.ndarray:
+    """Rows y0 <= y < y1 of one frame ('bias', 'flats/r', ...): for work in bands of rows."""
+    with open_product(path, KIND) as file:
+        if frame not in file:
+            raise BadData(f"{path}: has no {frame}")
+        return read_pixels(file[frame], (y0, y1))
