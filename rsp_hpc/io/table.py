@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import BadData
 from ..products.catalogue import Catalogue, Column
-from .product import guarded
+from .fits import read_table
 from .records import read_array, write_array
 
 __all__ = ["read_catalogue", "read_fits_table", "write_catalogue"]
@@ -46,32 +46,11 @@ def read_catalogue(group, columns: Iterable[str] | None = None, rows: slice | No
 
 
 def read_fits_table(path: str | Path, columns: Iterable[str] | None = None, hdu: int = 1) -> dict[str, np.ndarray]:
-    """The columns of a FITS table as arrays in native byte order; names as in the file, matched without case.
+    """The columns of a FITS table as arrays in native byte order: all, or those asked for under the names asked for.
 
     Raises
     ------
     BadData
         The file is missing, damaged, holds no table there, or lacks a column.
     """
-    import fitsio
-
-    with guarded(path):
-        if not Path(path).exists():
-            raise BadData(f"{path}: is missing")
-        with fitsio.FITS(str(path)) as file:
-            if hdu >= len(file) or not isinstance(file[hdu], fitsio.hdu.TableHDU):
-                raise BadData(f"{path}: HDU {hdu} is no table")
-            known = {name.lower(): name for name in file[hdu].get_colnames()}
-            wanted = list(columns) if columns is not None else list(known.values())
-            lacking = [name for name in wanted if name.lower() not in known]
-            if lacking:
-                raise BadData(f"{path}: has no column {', '.join(lacking)}; it has {', '.join(known.values())[:300]}")
-            table = file[hdu].read(columns=[known[name.lower()] for name in wanted])
-    return {name: _native(table[known[name.lower()]]) for name in wanted}
-
-
-def _native(array: np.ndarray) -> np.ndarray:
-    array = np.ascontiguousarray(array)
-    if array.dtype.kind == "S":
-        return np.char.decode(array, "latin-1")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return read_table(path, hdu, None if columns is None else list(columns))
