@@ -13,6 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session")
+def rsp_data():
+    """The folder of real data (RSP_DATA, by default ../shared/data); its absence fails in CI and skips elsewhere."""
+    folder = Path(os.environ.get("RSP_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no real data in {folder}: set RSP_DATA")
+    return folder
+
+
 @pytest.fixture
 def mpirun(tmp_path):
     """Start `mpirun -n ranks python args...` as users do; (exit code, output). pytest itself never runs under mpirun."""

@@ -39,7 +39,7 @@ class MatchConfig(Config):
     bright_stars: int = parameter(60, "sources tried first; three times as many are tried next", low=5)
     min_matches: int = parameter(3, "fewer pairs are no pattern", low=3)
     max_false_probability: float = parameter(1e-6, "what chance gives more often is refused", above=0.0, high=0.1)
-    max_few_probability: float = parameter(1e-3, "the same for one or two stars at the header's place", low=0.0, high=0.1)
+    max_few_probability: float = parameter(1e-3, "the same for one or two stars alone", low=0.0, high=0.1)
 
 
 @dataclass(frozen=True)
@@ -335,7 +335,8 @@ def _matched(solution: _Solution, rows, near, points, stars, center) -> Match:
         before, (i, j) = i, _pairs(moved, stars, tree, float(np.clip(5.0 * rms, 0.5, widest)))
         if np.array_equal(before, i):
             break
-    return Match(rows[i], near[j], center, solution.matrix, solution.shift, rms, solution.n_random, solution.probability)
+    return Match(rows[i], near[j], center, solution.matrix, solution.shift, rms, solution.n_random,
+                 solution.probability)
 
 
 def _polynomial(points: np.ndarray, order: int) -> np.ndarray:

@@ -33,7 +33,7 @@ class SkyMapConfig(Config):
     patch_border: int = parameter(150, "border of a patch: DP2 150, DP1 200, HSC 100", unit="pixel", low=0)
     cell_size: int = parameter(150, "side of a cell, which divides patch_inner", unit="pixel", low=1)
     clip_patches: bool = parameter(False, "cut outer patches at the tract's edge (HSC's map)")
-    version: Literal[0, 1] = parameter(1, "numbering: 1 as LSST has it; 0: tracts at ra_start count with the ring below")
+    version: Literal[0, 1] = parameter(1, "numbering: 1 is LSST's; 0: tracts at ra_start count with the ring below")
 
     @model_validator(mode="after")
     def _check_cells(self):
