@@ -10,6 +10,7 @@ from ..products.catalogue import Catalogue, Column
 from ..products.coadd import Coadd
 from ..products.footprints import Children, Detections
 from ..products.ids import object_ids
+from ..products.psf import CellPsf
 from ..products.skymap import Patch, Tract
 from .deblend import DeblendConfig, deblend
 from .detect import DetectConfig, detect_multiband
@@ -74,12 +75,13 @@ def measure_objects(tract: Tract, patch: Patch, coadds: dict[str, Coadd], config
     if len(detections) == 0:
         raise NothingToDo(f"tract {tract.number} patch {patch.index}: nothing detected")
     children = {band: deblend(images[band], detections, psfs[band], config.deblend) for band in images}
+    local = {band: _at(noise[band], psfs[band], detections.x, detections.y) for band in images}
     free = {band: measure(images[band], detections, children[band], psfs[band], config.measure,
-                          noise_correlation=noise[band]) for band in images}
+                          noise_correlation=local[band]) for band in images}
     reference = _reference_band(list(free.values()))
     x, y, x_err, y_err, lost = _positions(list(free.values()), reference, detections)
-    forced = {band: measure_forced(images[band], detections, children[band], (x, y), psfs[band], config.measure,
-                                   noise_correlation=noise[band]) for band in images}
+    forced = {band: measure_forced(images[band], detections, children[band], x, y, psfs[band], config.measure,
+                                   noise_correlation=local[band]) for band in images}
     base = _base(tract, patch, detections, (x, y, x_err, y_err, lost))
     base["refBand"] = reference
     base["refExtendedness"] = np.choose(reference, [table["extendedness"] for table in free.values()])
@@ -88,6 +90,12 @@ def measure_objects(tract: Tract, patch: Patch, coadds: dict[str, Coadd], config
     for band, table in forced.items():
         catalogue = _with_band(catalogue, band, table, coadds[band])
     return catalogue
+
+
+def _at(noise: np.ndarray, psf: CellPsf, x, y) -> np.ndarray:
+    """(n,) noise correlation of the cells at these positions; 1 where a cell has no input."""
+    value = noise[psf.index(x, y)]
+    return np.where(np.isfinite(value), value, 1.0)
 
 
 def _reference_band(tables: list[Catalogue]) -> np.ndarray:

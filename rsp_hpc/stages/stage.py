@@ -17,7 +17,7 @@ import yaml
 
 from .. import __version__, log
 from ..config import Config
-from ..errors import BadData
+from ..errors import BadData, ConfigError
 from ..io import product
 from ..parallel import Communicator, Failure, Outcome, on_leader, run_parts, run_units
 from .survey import Run
@@ -99,6 +99,10 @@ class Stage:
         """All units of the selection, with the identity their products must have. Runs on rank 0."""
         raise NotImplementedError
 
+    def found(self, path: Path) -> str | None:
+        """The identity of the product at a path; None if there is none. BadData if it is damaged or too new."""
+        return product.identity(path)
+
     def work(self, run: Run, unit: Unit, part: Part, clock: Clock) -> Any:
         """Do one part on one rank; the result travels to the team's leader."""
         raise NotImplementedError
@@ -159,7 +163,7 @@ def _plan(run: Run, stage: Stage) -> tuple[list[Unit], StageReport]:
     units = stage.units(run)
     left, stale, done = [], 0, 0
     for unit in units:
-        found = _identity_found(unit.product)
+        found = _identity_found(stage, unit.product)
         if found == _identity(stage, unit) and not run.options.reprocess:
             done += 1
         elif found is None or run.options.reprocess:
@@ -172,22 +176,22 @@ def _plan(run: Run, stage: Stage) -> tuple[list[Unit], StageReport]:
 
 
 def _identity(stage: Stage, unit: Unit) -> str:
-    return product.identity_of(stage.name, unit.configuration, unit.inputs, __version__)
+    return product.identity_of(stage.name, unit.configuration, unit.inputs, f"rsp_hpc {__version__}")
 
 
-def _identity_found(path: Path) -> str | None:
+def _identity_found(stage: Stage, path: Path) -> str | None:
     """The identity of the product at this path; None if there is none or it is damaged (then it is made anew).
 
     Raises
     ------
-    BadData
+    ConfigError
         A newer version of the program wrote it: it must not be replaced.
     """
     try:
-        return product.identity(path)
+        return stage.found(path)
     except BadData as error:
         if "version" in str(error):
-            raise
+            raise ConfigError(str(error)) from None
         logger.warning("%s; it is made anew", error)
         return None
 

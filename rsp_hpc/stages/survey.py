@@ -68,7 +68,6 @@ class SurveyConfig(Config):
     name: str = parameter("survey", "name, for the report")
     camera: str = parameter(..., "camera: the name of a file in cameras/, or a path")
     data: str = parameter("", "folder with the raw files, relative to this file; --data overrides it")
-    files: tuple[str, ...] = parameter(("**/*.fits", "**/*.fit", "**/*.fits.gz", "**/*.fit.gz"), "patterns of raw files in it")
     output: str = parameter(..., "folder for the products, relative to the present folder; --output overrides it")
     bands: tuple[str, ...] = parameter((), "bands to reduce; (): all of the camera")
     reference: ReferenceConfig | None = None

@@ -6,8 +6,8 @@ from ..algorithms.visit import calibrate_detector
 from ..errors import BadData
 from ..io import product
 from ..io.calibration import read_calibration
+from ..io.fits import read_table
 from ..io.raw import read_raw_detector
-from ..io.table import read_fits_table
 from ..io.visit import VisitWriter, encode_visit_detector
 from ..products.calibration import Calibration
 from ..products.reference import ReferenceCatalogue
@@ -72,4 +72,4 @@ def _calibration(run: Run, detector: str, band: str) -> Calibration:
 def _reference(run: Run) -> ReferenceCatalogue | None:
     """The reference catalogue, if the survey has one."""
     config = run.config.reference
-    return None if config is None else ReferenceCatalogue.from_columns(read_fits_table(run.data / config.file), config)
+    return None if config is None else ReferenceCatalogue.from_columns(read_table(run.data / config.file), config)
