@@ -1,0 +1,122 @@
+"""Star-like peaks of an image without a catalogue, for the first guess of the PSF."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BadData
+from ..products.image import MaskedImage
+
+__all__ = ["adaptive_moments", "find_peaks", "half_sample_mode", "row_quantile"]
+
+BLOCK = 16
+"""One peak at most per block of this side: the brightest pixel."""
+HALF = 10
+MAX_PEAKS = 200
+
+
+def find_peaks(image: MaskedImage, bad_planes: tuple[str, ...]) -> np.ndarray:
+    """Adaptive moments (Ixx, Iyy, Ixy) of star-like peaks: (n, 3) float64; the sky may still be in the image.
+
+    A peak is the brightest pixel of its surroundings, all its four neighbours are lit (cosmic rays end abruptly on some
+    side), and no bad pixel is near.
+
+    Raises
+    ------
+    BadData
+        The image has no pixel with data.
+    """
+    good = image.good(*bad_planes)
+    if not good.any():
+        raise BadData("the image has no good pixel: check saturation, defects and the raw file")
+    values = np.where(good, image.image, -np.inf)
+    ny, nx = (n // BLOCK * BLOCK for n in values.shape)
+    if ny < 3 * BLOCK or nx < 3 * BLOCK:
+        return np.empty((0, 3))
+    y, x = _block_maxima(values[:ny, :nx])
+    inside = (x >= HALF) & (y >= HALF) & (x < values.shape[1] - HALF) & (y < values.shape[0] - HALF)
+    stamps, sky, noise, x, y = _cut(image, good, x[inside], y[inside])
+    peak = stamps[:, HALF, HALF]
+    ring = np.stack([stamps[:, HALF + dy, HALF + dx] for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))])
+    starlike = (peak > 10.0 * noise) & (ring.min(axis=0) > 0.2 * peak) & (peak >= stamps[:, HALF - 3:HALF + 4,
+                                                                                   HALF - 3:HALF + 4].max(axis=(1, 2)))
+    chosen = np.flatnonzero(starlike)
+    chosen = chosen[np.argsort(-(peak / noise)[chosen], kind="stable")[:MAX_PEAKS]]
+    if len(chosen) == 0:
+        return np.empty((0, 3))
+    moments = adaptive_moments(stamps[chosen])
+    trace = moments[:, 0] + moments[:, 1]
+    with np.errstate(invalid="ignore"):
+        round_ = np.hypot(moments[:, 0] - moments[:, 1], 2.0 * moments[:, 2]) < 0.4 * trace
+        return moments[np.isfinite(trace) & round_ & (trace > 0.8)]
+
+
+def _block_maxima(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the brightest pixel of each block; blocks without a good pixel are left out."""
+    ny, nx = values.shape
+    blocks = values.reshape(ny // BLOCK, BLOCK, nx // BLOCK, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
+    where = blocks.argmax(axis=1)
+    peak = blocks[np.arange(len(blocks)), where]
+    row, column = np.divmod(np.arange(len(blocks)), nx // BLOCK)
+    known = np.flatnonzero(np.isfinite(peak))
+    known = known[np.argsort(-peak[known], kind="stable")[:20 * MAX_PEAKS]]
+    return row[known] * BLOCK + where[known] // BLOCK, column[known] * BLOCK + where[known] % BLOCK
+
+
+def _cut(image: MaskedImage, good: np.ndarray, x: np.ndarray, y: np.ndarray):
+    """Sky-subtracted stamps without bad pixels, the sky and noise around each, and their centres."""
+    offset = np.arange(-HALF, HALF + 1)
+    rows, columns = y[:, None, None] + offset[:, None], x[:, None, None] + offset[None, :]
+    radius = np.hypot(offset[:, None], offset[None, :])
+    clean = (good[rows, columns] | (radius > 6.0)).all(axis=(1, 2))
+    rows, columns, x, y = rows[clean], columns[clean], x[clean], y[clean]
+    stamps = np.where(good[rows, columns], image.image[rows, columns], np.nan).astype(float)
+    border = stamps[:, radius > 8.5]
+    if len(stamps) == 0:
+        return stamps, np.empty(0), np.empty(0), x, y
+    known = np.isfinite(border).sum(axis=1) > 20
+    stamps, border, x, y = stamps[known], border[known], x[known], y[known]
+    sky = row_quantile(border, 0.4)  # below the median: neighbours add
+    noise = np.maximum(np.sqrt(image.variance[y, x].astype(float)), 1.4826 * row_quantile(np.abs(border - sky[:, None]), 0.5))
+    return np.nan_to_num(stamps - sky[:, None, None]), sky, noise, x, y
+
+
+def row_quantile(values: np.ndarray, quantile: float) -> np.ndarray:
+    """(n,): a quantile of each row without its NaNs, of which no row is full; the nearest value below."""
+    count = np.isfinite(values).sum(axis=1)
+    return np.sort(values, axis=1)[np.arange(len(values)), ((count - 1) * quantile).astype(int)]
+
+
+def adaptive_moments(stamps: np.ndarray, iterations: int = 20) -> np.ndarray:
+    """(n, 3) float64: adaptive moments of many stamps at once, centroid included; NaN where they do not converge.
+
+    Gaussian weight of matched shape and centre (Bernstein & Jarvis 2002, AJ 123, 583, section 3).
+    """
+    half = stamps.shape[-1] // 2
+    grid = np.arange(-half, half + 1, dtype=float)
+    n = len(stamps)
+    cx, cy, xx, yy, xy = np.zeros(n), np.zeros(n), np.full(n, 2.0), np.full(n, 2.0), np.zeros(n)
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            determinant = xx * yy - xy * xy
+            u, v = grid[None, None, :] - cx[:, None, None], grid[None, :, None] - cy[:, None, None]
+            a, b, c = ((q / determinant)[:, None, None] for q in (yy, xx, xy))
+            weight = np.exp(-0.5 * (a * u * u + b * v * v - 2.0 * c * u * v)) * stamps
+            total = weight.sum(axis=(1, 2))
+            mx, my = (weight * u).sum(axis=(1, 2)) / total, (weight * v).sum(axis=(1, 2)) / total
+            cx, cy = cx + 2.0 * mx, cy + 2.0 * my
+            xx = 2.0 * ((weight * u * u).sum(axis=(1, 2)) / total - mx * mx)
+            yy = 2.0 * ((weight * v * v).sum(axis=(1, 2)) / total - my * my)
+            xy = 2.0 * ((weight * u * v).sum(axis=(1, 2)) / total - mx * my)
+        fine = (xx * yy - xy * xy > 0.05) & (xx > 0) & (np.hypot(cx, cy) < 2.0) & (np.maximum(xx, yy) < (0.6 * half) ** 2)
+    return np.where(fine[:, None], np.stack([xx, yy, xy], axis=1), np.nan)
+
+
+def half_sample_mode(values: np.ndarray) -> float:
+    """The mode of a sample: the densest half, again and again (Robertson & Cryer 1974); the median of three or fewer."""
+    values = np.sort(values)
+    while len(values) > 3:
+        half = (len(values) + 1) // 2
+        first = int(np.argmin(values[half - 1:] - values[:len(values) - half + 1]))
+        values = values[first:first + half]
+    return float(np.median(values))
