@@ -57,8 +57,10 @@ RSP_SIMD static moment_sums weighted_sums(const rsp_stamp *stamp, const rsp_elli
     return sums;
 }
 
-/* Variances of the sums of W (x x - xx / 2) I and so on: what noise does to the fixed point. */
-RSP_SIMD static void noise_sums(const rsp_stamp *stamp, const rsp_ellipse *e, double reach, double power[3], double *own) {
+/* Variances of the sums of W (x x - xx / 2) I and so on, the light in the weight, and the weighted fourth moment along
+ * an axis in units of the squared second moment. */
+RSP_SIMD static void noise_sums(const rsp_stamp *stamp, const rsp_ellipse *e, double reach, double power[3], double *own,
+                                double *fourth) {
     const int64_t half = stamp->half;
     const double determinant = e->xx * e->yy - e->xy * e->xy;
     const float a = (float)(-0.5 * e->yy / determinant), b = (float)(e->xy / determinant);
@@ -67,14 +69,15 @@ RSP_SIMD static void noise_sums(const rsp_stamp *stamp, const rsp_ellipse *e, do
     const int64_t x1 = rsp_min(half, (int64_t)ceil(e->dx + reach * sqrt(e->xx)));
     const int64_t y0 = rsp_max(-half, (int64_t)floor(e->dy - reach * sqrt(e->yy)));
     const int64_t y1 = rsp_min(half, (int64_t)ceil(e->dy + reach * sqrt(e->yy)));
+    double x4 = 0.0, y4 = 0.0;
     power[0] = power[1] = power[2] = *own = 0.0;
     for (int64_t y = y0; y <= y1; y++) {
         const int64_t first = (y + half) * stamp->side + half;
         const float *restrict variance = stamp->variance + first, *restrict value = stamp->value + first;
         const float v = (float)((double)y - e->dy), middle = (float)e->dx;
         const float hxx = (float)(0.5 * e->xx), hyy = (float)(0.5 * e->yy), hxy = (float)(0.5 * e->xy);
-        float pxx = 0.0f, pyy = 0.0f, pxy = 0.0f, light = 0.0f;
-#pragma omp simd reduction(+ : pxx, pyy, pxy, light)
+        float pxx = 0.0f, pyy = 0.0f, pxy = 0.0f, light = 0.0f, s0 = 0.0f, sxxxx = 0.0f;
+#pragma omp simd reduction(+ : pxx, pyy, pxy, light, s0, sxxxx)
         for (int64_t x = x0; x <= x1; x++) {
             const float u = (float)(int32_t)x - middle;
             const float w = fast_exp(a * u * u + b * u * v + c * v * v), w2v = w * w * variance[x];
@@ -83,12 +86,17 @@ RSP_SIMD static void noise_sums(const rsp_stamp *stamp, const rsp_ellipse *e, do
             pyy += w2v * qyy * qyy;
             pxy += w2v * qxy * qxy;
             light += w * fabsf(value[x]);
+            s0 += w * value[x];
+            sxxxx += w * value[x] * u * u * u * u;
         }
+        x4 += sxxxx;
+        y4 += (double)s0 * v * v * v * v;
         power[0] += pxx;
         power[1] += pyy;
         power[2] += pxy;
         *own += light;
     }
+    *fourth = 0.5 * (x4 / (e->xx * e->xx) + y4 / (e->yy * e->yy));
 }
 
 /* One step: the moments of the Gaussian whose product with the weight has the measured moments. 0 if there is none. */
@@ -124,9 +132,11 @@ int rsp_adaptive_moments(const rsp_stamp *stamp, rsp_ellipse *ellipse, double ou
         if (!(e.xx * e.yy - e.xy * e.xy > 1e-4 * e.xx * e.yy)) return 1;
         const double change = fabs(e.xx - old.xx) + fabs(e.yy - old.yy) + fabs(e.xy - old.xy);
         if (change > 2e-4 * (e.xx + e.yy)) continue;
-        double power[3], own;
-        noise_sums(stamp, &e, reach, power, &own);
-        for (int k = 0; k < 3; k++) out_error[k] = 4.0 * sqrt(power[k]) / sums.s0;
+        double power[3], own, fourth;
+        noise_sums(stamp, &e, reach, power, &own, &fourth);
+        /* the fixed point M = 2 C(M) moves by 2 dC / (1 - 2 C'), C' = (<x^4> - <x^2>^2) / (2 M^2): 1/4 for a Gaussian */
+        const double slope = fmin(0.42, fmax(0.2, 0.5 * (fourth / sums.s0 - 0.25)));
+        for (int k = 0; k < 3; k++) out_error[k] = 2.0 / (1.0 - 2.0 * slope) * sqrt(power[k]) / sums.s0;
         if (out_share) *out_share = sums.all > 0.0 ? own / sums.all : 1.0;
         *ellipse = e;
         return 0;

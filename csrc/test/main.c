@@ -4,6 +4,10 @@
 int checks_done, checks_failed;
 
 #define FOR_EACH_TEST(DO) \
+    DO(background) \
+    DO(deblend) \
+    DO(detect) \
+    DO(measure) \
     DO(status) \
     DO(combine) \
     DO(interpolate)
