@@ -1,7 +1,7 @@
 """calibs/<detector>.h5: combined bias, dark, flats by band, and defects of one detector, exact.
 
     /bias, /dark, /flats/<band>, /defects    pixels (`io.pixels`)
-    /inputs/<frame>                          names of the files that went in
+    /inputs/<band>                           names of the files that went in (without flats: `all`)
 """
 
 from __future__ import annotations
@@ -17,30 +17,11 @@ from .pixels import EncodedDataset, append, encode, read_pixels
 from .product import Header, ProductWriter, open_product
 from .records import read_array, write_array
 
-__all__ = ["CalibrationSet", "CalibrationWriter", "calibration_contents", "encode_calibration", "read_calibration",
+__all__ = ["CalibrationWriter", "EncodedCalibration", "calibration_contents", "encode_calibration", "read_calibration",
            "read_calibration_rows"]
 
 KIND = "calibs"
 UNITS = {"bias": "electron", "dark": "electron/s", "flat": "", "defects": ""}
-
-
-@dataclass(frozen=True)
-class CalibrationSet:
-    """All combined frames of one detector; what is missing is None or not in `flats`.
-
-    Attributes
-    ----------
-    bias, dark : (ny, nx) float32, electron and electron/s
-    flats : band -> (ny, nx) float32
-    defects : (ny, nx) bool
-    inputs : frame ('bias', 'dark', 'flat r', ...) -> names of the files
-    """
-
-    bias: np.ndarray | None = None
-    dark: np.ndarray | None = None
-    flats: dict[str, np.ndarray] | None = None
-    defects: np.ndarray | None = None
-    inputs: dict[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,13 +32,25 @@ class EncodedCalibration:
     inputs: dict[str, tuple[str, ...]]
 
 
-def encode_calibration(calibration: CalibrationSet) -> EncodedCalibration:
-    """Compress the frames without loss; runs on any rank."""
-    frames = {name: getattr(calibration, name) for name in ("bias", "dark", "defects")}
-    frames |= {f"flats/{band}": flat for band, flat in (calibration.flats or {}).items()}
+def encode_calibration(bands: dict[str, Calibration]) -> EncodedCalibration:
+    """Compress one detector's frames without loss; runs on any rank.
+
+    Parameters
+    ----------
+    bands : band -> Calibration, whose bias, dark and defects are the same in every band; band '' where there is no flat
+    """
+    frames: dict[str, np.ndarray] = {}
+    inputs: dict[str, tuple[str, ...]] = {}
+    for band, calibration in bands.items():
+        for name in ("bias", "dark", "defects"):
+            if getattr(calibration, name) is not None:
+                frames.setdefault(name, getattr(calibration, name))
+        if calibration.flat is not None:
+            frames[f"flats/{band}"] = calibration.flat
+        inputs[band] = tuple(calibration.inputs)
     encoded = {name: encode(frame.astype(np.uint8) if frame.dtype == bool else frame, unit=UNITS.get(name, ""))
-               for name, frame in frames.items() if frame is not None}
-    return EncodedCalibration(encoded, dict(calibration.inputs or {}))
+               for name, frame in frames.items()}
+    return EncodedCalibration(encoded, inputs)
 
 
 class CalibrationWriter(ProductWriter):
@@ -72,8 +65,8 @@ class CalibrationWriter(ProductWriter):
             folder, _, leaf = name.rpartition("/")
             append(self.file.require_group(folder) if folder else self.file, leaf, part.frames[name])
         group = self.file.require_group("inputs")
-        for frame, names in sorted(part.inputs.items()):
-            write_array(group, frame.replace("/", " "), np.array(names, dtype=str))
+        for band, names in sorted(part.inputs.items()):
+            write_array(group, band or "all", np.array(names, dtype=str))
 
 
 def calibration_contents(path: str | Path) -> list[str]:
@@ -94,7 +87,7 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
     with open_product(path, KIND) as file:
         flats = list(file.get("flats", ()))
         if band and flats and band not in flats:
-            raise BadData(f"{path}: has no flat in band {band}, only {', '.join(sorted(flats))}; "
+            raise BadData(f"detector {Path(path).stem} has no flat in band {band}: its flats are {', '.join(sorted(flats))}; "
                           f"add flat frames of {band} and run calibs, or leave the band out")
         planes = {name: read_pixels(file[name]) if name in file else None for name in ("bias", "dark", "defects")}
         if planes["defects"] is not None:
@@ -103,8 +96,8 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
         shapes = {plane.shape for plane in planes.values() if plane is not None}
         if len(shapes) > 1:
             raise BadData(f"{path}: damaged: frames differ in shape: {sorted(shapes)}")
-        names = tuple(str(name) for frame in sorted(file.get("inputs", ())) if frame in ("bias", "dark", f"flat {band}")
-                      for name in read_array(file["inputs"][frame]))
+        listed = next((name for name in (band, "all", *sorted(file["inputs"])) if name and name in file["inputs"]), None)
+        names = tuple(read_array(file["inputs"][listed]).tolist()) if listed else ()
         return Calibration(inputs=names, **planes)
 
 

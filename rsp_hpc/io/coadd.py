@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import BadData
-from ..products.box import Box
-from ..products.catalogue import Catalogue
 from ..products.coadd import Coadd
 from ..products.psf import CellPsf
+from ..products.skymap import Tract
 from ..products.wcs import Wcs
 from .images import EncodedImage, append_image, encode_image, read_image, without_pixels
 from .pixels import EncodedDataset, append, encode, read_pixels
@@ -25,7 +23,7 @@ from .product import Header, ProductWriter, open_product
 from .records import read_array, read_record, write_array, write_record
 from .table import read_catalogue, write_catalogue
 
-__all__ = ["CoaddWriter", "EncodedCoadd", "coadd_contents", "coadd_patches", "encode_coadd", "read_coadd", "read_tract"]
+__all__ = ["CoaddWriter", "EncodedCoadd", "coadd_parts", "encode_coadd", "read_coadd", "read_tract"]
 
 KIND = "coadds"
 
@@ -50,10 +48,10 @@ def encode_coadd(patch: int, coadd: Coadd) -> EncodedCoadd:
 class CoaddWriter(ProductWriter):
     """Writes a tract's coadds; the file appears when the `with` block ends well.
 
-    `tract` has `wcs` and `number` (products.skymap.Tract); None in tests.
+    `tract` is a products.skymap.Tract; None: the file then does not say which.
     """
 
-    def __init__(self, path: str | Path, header: Header, tract: Any = None):
+    def __init__(self, path: str | Path, header: Header, tract: Tract | None = None):
         super().__init__(path, replace(header, kind=KIND))
         self._tract = tract
 
@@ -62,6 +60,7 @@ class CoaddWriter(ProductWriter):
         if self._tract is not None:
             group = self.file.create_group("tract")
             group.attrs["number"] = int(self._tract.number)
+            group.attrs["cell"] = int(self._tract.config.cell_size)
             write_record(group, "wcs", self._tract.wcs)
         return self
 
@@ -77,19 +76,10 @@ class CoaddWriter(ProductWriter):
                     doc="per cell: variance of a smooth weighted sum over what the variance plane alone would give")
 
 
-def coadd_contents(path: str | Path) -> dict[str, list[int]]:
-    """Band -> patches in a coadds file."""
+def coadd_parts(path: str | Path) -> list[tuple[int, str]]:
+    """(patch, band) of each coadd in a file, sorted."""
     with open_product(path, KIND) as file:
-        return {band: sorted(int(patch) for patch in file[band]) for band in sorted(set(file) - {"provenance", "tract"})}
-
-
-def coadd_patches(path: str | Path) -> dict[int, list[str]]:
-    """Patch -> its bands in a coadds file."""
-    found: dict[int, list[str]] = {}
-    for band, patches in coadd_contents(path).items():
-        for patch in patches:
-            found.setdefault(patch, []).append(band)
-    return dict(sorted(found.items()))
+        return sorted((int(patch), band) for band in set(file) - {"provenance", "tract"} for patch in file[band])
 
 
 def read_tract(path: str | Path) -> tuple[int, Wcs]:
@@ -98,7 +88,7 @@ def read_tract(path: str | Path) -> tuple[int, Wcs]:
         return int(file["tract"].attrs["number"]), read_record(file["tract"], "wcs", Wcs)
 
 
-def read_coadd(path: str | Path, patch: int, band: str, pixels: bool = True) -> Coadd:
+def read_coadd(path: str | Path, band: str, patch: int, pixels: bool = True) -> Coadd:
     """One band of one patch; `pixels=False` leaves out image, variance, mask and n_inputs.
 
     Raises

@@ -1,7 +1,7 @@
 """tracts/<tract>/objects.h5: the objects of a tract, one dataset per column, ordered by patch.
 
-Columns can be replaced later (which objects are primary is known once the neighbouring tracts are measured): the file is
-copied aside with the new columns and renamed, so it is complete at any moment.
+Which objects are primary is known once the neighbouring tracts are measured: the file is then copied aside with that one
+column replaced and renamed, so it is complete at any moment.
 """
 
 from __future__ import annotations
@@ -9,47 +9,83 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterable
+from typing import Callable, Iterable
 
 import numpy as np
 
 from ..errors import BadData
 from ..products.catalogue import Catalogue, Column
 from .atomic import atomic
-from .product import LIBRARY, Header, ProductWriter, open_product
-from .records import write_array
+from .product import LIBRARY, Header, ProductWriter, guarded, open_product
+from .records import read_array, write_array
 from .table import read_catalogue, write_catalogue
 
-__all__ = ["ObjectsWriter", "read_objects", "replace_columns", "row_ranges"]
+__all__ = ["ObjectsWriter", "read_bands", "read_objects", "replace_columns", "replace_primary"]
 
 KIND = "objects"
 TABLE = "objects"
 
 
 class ObjectsWriter(ProductWriter):
-    """Writes a tract's objects; `append` takes (patch, Catalogue) in any order."""
+    """Writes a tract's objects; the file appears when the `with` block ends well.
 
-    def __init__(self, path: str | Path, header: Header, order: Iterable[int] | None = None):
+    Parameters
+    ----------
+    settle : the whole tract's catalogue -> the same with what only the whole can tell (who is primary); runs at the end
+    bands : of the columns, bluest first
+    """
+
+    def __init__(self, path: str | Path, header: Header, settle: Callable[[Catalogue], Catalogue] | None = None,
+                 bands: Iterable[str] = ()):
         super().__init__(path, replace(header, kind=KIND))
-        self._catalogues: dict[int, Catalogue] = {}
-        self._order = order
+        self._settle, self._bands = settle, tuple(bands)
+        self._catalogues: list[Catalogue] = []
 
-    def append(self, part: tuple[int, Catalogue]) -> None:
-        """Take one patch's objects."""
-        patch, catalogue = part
-        self._catalogues[int(patch)] = catalogue
+    def append(self, catalogue: Catalogue) -> None:
+        """Take one patch's objects, in any order; the column `patch` says which."""
+        self._catalogues.append(catalogue)
 
     def finish(self) -> None:
-        """All patches' objects, by patch number."""
-        patches = sorted(self._catalogues)
-        if not patches:
+        """All patches' objects, by patch number, with the same columns."""
+        self.file.attrs["bands"] = list(self._bands) or ""
+        if not self._catalogues:
             return
-        whole = Catalogue.concatenate([self._catalogues[patch] for patch in patches])
-        write_catalogue(self.file, TABLE, whole)
-        sizes = [len(self._catalogues[patch]) for patch in patches]
-        rows = self.file.create_group("patches")
-        write_array(rows, "patch", np.array(patches, np.int64))
-        write_array(rows, "end", np.cumsum(sizes, dtype=np.int64), doc="row after the patch's last")
+        parts = sorted(self._catalogues, key=lambda part: int(part["patch"][0]) if len(part) else -1)
+        columns = _all_columns(parts, self._bands)
+        whole = Catalogue.concatenate([_completed(part, columns) for part in parts])
+        write_catalogue(self.file, TABLE, self._settle(whole) if self._settle else whole)
+
+
+def _all_columns(parts: list[Catalogue], bands: tuple[str, ...]) -> dict[str, Column]:
+    """Every column of any part, in an order that does not depend on which patch lacks which band.
+
+    First the columns without a band's prefix, in order of appearance; then band by band.
+    """
+    known = {name: column for part in sorted(parts, key=lambda part: -len(part.columns)) for name, column in
+             part.columns.items()}
+
+    def band_of(name: str) -> int:
+        return next((number for number, band in enumerate(bands) if name.startswith(f"{band}_")), -1)
+
+    stem_order: dict[str, int] = {}
+    for name in known:
+        number = band_of(name)
+        stem_order.setdefault(name if number < 0 else name[len(bands[number]) + 1:], len(stem_order))
+    return {name: known[name] for name in sorted(known, key=lambda name: (
+        band_of(name), stem_order[name if band_of(name) < 0 else name[len(bands[band_of(name)]) + 1:]]))}
+
+
+def _completed(part: Catalogue, columns: dict[str, Column]) -> Catalogue:
+    """With every column: what was not measured is NaN, 0 or False, and flagged where a flag is lacking."""
+    arrays = {}
+    for name, column in columns.items():
+        if name in part:
+            arrays[name] = part[name]
+            continue
+        kind = np.dtype(column.dtype)
+        missing = np.nan if kind.kind == "f" else kind.kind == "b" and name.endswith("_flag")
+        arrays[name] = np.full(len(part), missing, kind)
+    return Catalogue(columns.values(), arrays)
 
 
 def read_objects(path: str | Path, columns: Iterable[str] | None = None) -> Catalogue:
@@ -64,44 +100,45 @@ def read_objects(path: str | Path, columns: Iterable[str] | None = None) -> Cata
         return read_catalogue(file[TABLE], columns) if TABLE in file else Catalogue(())
 
 
-def row_ranges(path: str | Path) -> dict[int, slice]:
-    """Patch -> its rows in the table."""
+def read_bands(path: str | Path) -> tuple[str, ...]:
+    """The bands of a tract's objects, bluest first."""
     with open_product(path, KIND) as file:
-        if "patches" not in file:
-            return {}
-        ends = file["patches"]["end"][...].tolist()
-        return {int(patch): slice(start, end)
-                for patch, start, end in zip(file["patches"]["patch"][...], [0, *ends], ends)}
+        return tuple(str(band) for band in np.atleast_1d(file.attrs["bands"]) if str(band))
 
 
-def replace_columns(path: str | Path, columns: dict[str, np.ndarray], described: Iterable[Column] = ()) -> None:
-    """Put new values into columns of a finished file, or add columns that `described` explains.
+def replace_primary(path: str | Path, object_ids: np.ndarray, primary: np.ndarray) -> bool:
+    """Set detect_isPrimary to `primary` for these objects, to False for all others; whether that changed the file."""
+    present = read_objects(path, ("objectId", "detect_isPrimary"))
+    chosen = np.asarray(object_ids)[np.asarray(primary, bool)]
+    wanted = np.isin(present["objectId"], chosen)
+    if np.array_equal(wanted, present["detect_isPrimary"]):
+        return False
+    replace_columns(path, {"detect_isPrimary": wanted})
+    return True
+
+
+def replace_columns(path: str | Path, columns: dict[str, np.ndarray]) -> None:
+    """Put new values into columns of a finished file; all else stays as it is.
 
     Raises
     ------
     BadData
-        A new array's length is not the table's, or a column is neither there nor described.
+        The file has no such column, or it has another length or type.
     """
     import h5py
 
-    new = {column.name: column for column in described}
-    with open_product(path, KIND) as file:
-        rows = int(file[TABLE].attrs["rows"])
-        present = set(file[TABLE])
+    present = read_objects(path, columns)
     for name, array in columns.items():
-        if len(array) != rows or (name not in present and name not in new):
-            raise BadData(f"{path}: column {name}: {len(array)} values for {rows} objects, or not described")
+        old = present[name]
+        if np.shape(array) != old.shape or np.asarray(array).dtype != old.dtype:
+            raise BadData(f"{path}: column {name}: {np.shape(array)} {np.asarray(array).dtype} given, "
+                          f"{old.shape} {old.dtype} wanted")
     with atomic(path) as aside:
         shutil.copyfile(path, aside)
-        with h5py.File(aside, "r+", libver=LIBRARY, locking=False) as file:
+        with guarded(path), h5py.File(aside, "r+", libver=LIBRARY, locking=False) as file:
             group = file[TABLE]
-            names = [name.decode() if isinstance(name, bytes) else str(name) for name in group["_columns"][...]]
             for name, array in columns.items():
-                attributes = dict(group[name].attrs) if name in group else {"unit": new[name].unit, "doc": new[name].doc}
-                if name in group:
-                    del group[name]
-                else:
-                    names.append(name)
+                attributes = dict(group[name].attrs)
+                del group[name]
                 write_array(group, name, np.asarray(array), **attributes)
-            del group["_columns"]
-            write_array(group, "_columns", np.array(names, dtype=str))
+                read_array(group[name])

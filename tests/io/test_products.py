@@ -1,88 +1,137 @@
-"""Coadds, objects, calibrations, paths: round trips and what is said when something is missing."""
+"""Coadds, objects, calibrations: round trips and what is said when something is missing."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
+import h5py
 import numpy as np
 import pytest
 
 from rsp_hpc.errors import BadData
 from rsp_hpc.io import calibration, coadd, objects
-from rsp_hpc.io.product import Header, hash_of, identity
+from rsp_hpc.io.product import Header, hash_of, identity, read_header
+from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.catalogue import Catalogue, Column
-from samples_io import catalogue, same, visit_detector
+from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
 from samples_io import coadd as sample_coadd
+from samples_io import same
 
 
 def test_coadds(tmp_path):
     path, one, two = tmp_path / "coadds.h5", sample_coadd("r"), sample_coadd("g")
-    tract = SimpleNamespace(number=9813, wcs=visit_detector().wcs)
+    tract = RingsSkyMap(SkyMapConfig()).tract(9813)
     with coadd.CoaddWriter(path, Header("coadds", "id"), tract) as writer:
         writer.append(coadd.encode_coadd(12, one))
         writer.append(coadd.encode_coadd(7, two))
-    assert same(coadd.read_coadd(path, 12, "r"), one) and same(coadd.read_coadd(path, 7, "g"), two)
-    lean = coadd.read_coadd(path, 12, "r", pixels=False)
+    assert same(coadd.read_coadd(path, "r", 12), one) and same(coadd.read_coadd(path, "g", 7), two)
+    lean = coadd.read_coadd(path, "r", 12, pixels=False)
     assert lean.image.image.size == 0 and same(lean.psf, one.psf) and same(lean.inputs, one.inputs)
-    assert coadd.coadd_contents(path) == {"g": [7], "r": [12]} and coadd.coadd_patches(path) == {7: ["g"], 12: ["r"]}
+    assert coadd.coadd_parts(path) == [(7, "g"), (12, "r")]
     number, wcs = coadd.read_tract(path)
     assert number == 9813 and same(wcs, tract.wcs)
     with pytest.raises(BadData, match="has no patch 7 in band r"):
-        coadd.read_coadd(path, 7, "r")
+        coadd.read_coadd(path, "r", 7)
 
 
-def test_objects_are_ordered_by_patch_and_columns_can_be_replaced(tmp_path):
-    path, other = tmp_path / "objects.h5", tmp_path / "other.h5"
-    parts = [(44, catalogue(6, 4)), (3, catalogue(4, 3)), (5, catalogue(0, 5))]
-    for target, order in ((path, parts), (other, parts[::-1])):
-        with objects.ObjectsWriter(target, Header("objects", "id")) as writer:
-            for part in order:
-                writer.append(part)
+def patch_objects(patch: int, n: int, bands: str = "gr") -> Catalogue:
+    """n objects of a patch, some columns per band."""
+    rng = np.random.default_rng(patch)
+    columns = [Column("objectId", "i8", "", "number"), Column("patch", "i8", "", "patch"),
+               Column("detect_isPrimary", "bool", "", "appears here and nowhere else")]
+    arrays = {"objectId": patch * 1000 + np.arange(n), "patch": np.full(n, patch), "detect_isPrimary": rng.random(n) < 0.5}
+    for band in bands:
+        columns += [Column(f"{band}_psfFlux", "f4", "nJy", "PSF flux"), Column(f"{band}_psfFlux_flag", "bool", "", "failed"),
+                    Column(f"{band}_n", "i4", "", "inputs")]
+        arrays |= {f"{band}_psfFlux": rng.random(n), f"{band}_psfFlux_flag": np.zeros(n, bool), f"{band}_n": np.full(n, 3)}
+    return Catalogue(columns, arrays)
+
+
+def write_objects(path, parts, settle=None):
+    with objects.ObjectsWriter(path, Header("objects", "id", "objects: {}"), settle, ("g", "r")) as writer:
+        for part in parts:
+            writer.append(part)
+    return path
+
+
+def test_objects_are_ordered_by_patch_and_have_the_same_columns(tmp_path):
+    parts = [patch_objects(44, 6), patch_objects(3, 4, "r"), patch_objects(5, 0)]
+    path, other = (write_objects(tmp_path / name, order) for name, order in (("a.h5", parts), ("b.h5", parts[::-1])))
     assert hash_of(path) == hash_of(other)
     table = objects.read_objects(path)
-    assert same(table, Catalogue.concatenate([parts[1][1], parts[0][1]]))
-    assert objects.row_ranges(path) == {3: slice(0, 4), 5: slice(4, 4), 44: slice(4, 10)}
-    primary = np.arange(10) % 2 == 0
-    objects.replace_columns(path, {"isPrimary": primary, "x": np.arange(10.0)},
-                            [Column("isPrimary", "bool", "", "appears here and nowhere else")])
-    changed = objects.read_objects(path, ["x", "isPrimary", "id"])
-    assert np.array_equal(changed["isPrimary"], primary) and np.array_equal(changed["x"], np.arange(10.0))
-    assert np.array_equal(changed["id"], table["id"]) and changed.columns["isPrimary"].doc.startswith("appears")
-    assert changed.columns["x"].unit == "pixel" and list(objects.read_objects(path).columns)[-1] == "isPrimary"
-    assert hash_of(path) != hash_of(other) and identity(path) == "id"
-    with pytest.raises(BadData, match="3 values for 10 objects"):
-        objects.replace_columns(path, {"x": np.arange(3.0)})
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    assert table["patch"].tolist() == [3] * 4 + [44] * 6
+    assert list(table.columns) == ["objectId", "patch", "detect_isPrimary", "g_psfFlux", "g_psfFlux_flag", "g_n", "r_psfFlux",
+                                   "r_psfFlux_flag", "r_n"]
+    assert np.isnan(table["g_psfFlux"][:4]).all() and table["g_psfFlux_flag"][:4].all() and not table["g_n"][:4].any()
+    assert np.array_equal(table["g_psfFlux"][4:], parts[0]["g_psfFlux"]) and not table["r_psfFlux_flag"].any()
+    assert objects.read_bands(path) == ("g", "r") and table.columns["g_psfFlux"].unit == "nJy"
+
+
+def test_the_whole_tract_is_settled_before_it_is_written(tmp_path):
+    def settle(rows):
+        assert len(rows) == 10
+        return rows.with_columns([rows.columns["detect_isPrimary"]], {"detect_isPrimary": rows["patch"] == 3})
+    path = write_objects(tmp_path / "a.h5", [patch_objects(44, 6), patch_objects(3, 4)], settle)
+    assert objects.read_objects(path, ["detect_isPrimary"])["detect_isPrimary"].sum() == 4
+
+
+def test_primary_flags_can_be_replaced_and_nothing_else_changes(tmp_path):
+    path = write_objects(tmp_path / "a.h5", [patch_objects(44, 6), patch_objects(3, 4)])
+    before, header = objects.read_objects(path), read_header(path)
+    chosen, flags = np.array([44002, 3001, 3000]), np.array([True, True, False])
+    assert objects.replace_primary(path, chosen, flags)
+    after = objects.read_objects(path)
+    assert after["objectId"][after["detect_isPrimary"]].tolist() == [3001, 44002]
+    assert list(after.columns) == list(before.columns) and after.columns == before.columns
+    assert all(np.array_equal(before[name], after[name]) for name in before.columns if name != "detect_isPrimary")
+    assert read_header(path) == header and identity(path) == "id"
+    stamp, content = path.stat().st_mtime_ns, hash_of(path)
+    assert not objects.replace_primary(path, chosen, flags) and path.stat().st_mtime_ns == stamp
+    with pytest.raises(BadData, match="column patch"):
+        objects.replace_columns(path, {"patch": np.arange(3)})
+    assert hash_of(path) == content and [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+    direct = write_objects(tmp_path / "b.h5", [patch_objects(44, 6), patch_objects(3, 4)], lambda rows: rows.with_columns(
+        [rows.columns["detect_isPrimary"]], {"detect_isPrimary": np.isin(rows["objectId"], [44002, 3001])}))
+    assert hash_of(direct) == content
 
 
 def test_an_empty_tract_is_a_valid_file(tmp_path):
-    with objects.ObjectsWriter(tmp_path / "o.h5", Header("objects", "id")):
-        pass
-    assert len(objects.read_objects(tmp_path / "o.h5")) == 0
+    assert len(objects.read_objects(write_objects(tmp_path / "a.h5", []))) == 0
+    empty = objects.read_objects(write_objects(tmp_path / "b.h5", [patch_objects(1, 0)]))
+    assert len(empty) == 0 and "g_psfFlux" in empty
+
+
+def write_calibration(path, bands):
+    with calibration.CalibrationWriter(path, Header("calibs", "id")) as writer:
+        writer.append(calibration.encode_calibration(bands))
+    return path
 
 
 def test_calibration(tmp_path):
     rng = np.random.default_rng(1)
     bias, dark, flat = (rng.random((40, 30)).astype(np.float32) for _ in range(3))
     flat[3, 3] = np.nan
-    frames = calibration.CalibrationSet(bias, dark, {"r": flat, "g": bias}, bias > 0.9,
-                                        {"bias": ("b1", "b2"), "flat r": ("f1",), "flat g": ("f9",)})
-    path = tmp_path / "S00.h5"
-    with calibration.CalibrationWriter(path, Header("calibs", "id")) as writer:
-        writer.append(calibration.encode_calibration(frames))
+    path = write_calibration(tmp_path / "S00.h5", {
+        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1")), "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"))})
     back = calibration.read_calibration(path, "r")
     assert np.array_equal(back.flat, flat, equal_nan=True) and np.array_equal(back.bias, bias)
-    assert back.defects.dtype == bool and np.array_equal(back.defects, bias > 0.9) and back.inputs == ("b1", "b2", "f1")
+    assert back.defects.dtype == bool and np.array_equal(back.defects, bias > 0.9) and back.inputs == ("b1", "f1")
     assert calibration.calibration_contents(path) == ["bias", "dark", "defects", "flats/g", "flats/r"]
     assert np.array_equal(calibration.read_calibration_rows(path, "dark", 7, 19), dark[7:19])
-    with pytest.raises(BadData, match="has no flat in band z, only g, r; add flat frames of z"):
+    with pytest.raises(BadData, match="detector S00 has no flat in band z: its flats are g, r; add flat frames of z"):
         calibration.read_calibration(path, "z")
     with pytest.raises(BadData, match="is missing; run the stage"):
         calibration.read_calibration(tmp_path / "S01.h5", "r")
 
 
-def test_a_camera_without_bias(tmp_path):
-    with calibration.CalibrationWriter(tmp_path / "a.h5", Header("calibs", "id")) as writer:
-        writer.append(calibration.encode_calibration(calibration.CalibrationSet(dark=np.ones((3, 4), np.float32))))
-    back = calibration.read_calibration(tmp_path / "a.h5", "r")
-    assert back.bias is None and back.flat is None and back.defects is None and back.dark.sum() == 12
+def test_a_camera_with_darks_only(tmp_path):
+    path = write_calibration(tmp_path / "a.h5", {"": Calibration(dark=np.ones((3, 4), np.float32), inputs=("d",))})
+    back = calibration.read_calibration(path, "r")
+    assert back.bias is None and back.flat is None and back.defects is None and back.dark.sum() == 12 and back.inputs == ("d",)
+
+
+def test_frames_of_different_shape_are_damage(tmp_path):
+    path = write_calibration(tmp_path / "a.h5", {"": Calibration(dark=np.ones((3, 4), np.float32))})
+    other = write_calibration(tmp_path / "b.h5", {"": Calibration(bias=np.ones((3, 5), np.float32))})
+    with h5py.File(path, "a") as file, h5py.File(other) as source:
+        source.copy("bias", file)
+    with pytest.raises(BadData, match="frames differ in shape"):
+        calibration.read_calibration(path)

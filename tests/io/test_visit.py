@@ -120,4 +120,4 @@ def test_newer_versions_and_other_kinds_are_refused(tmp_path, parts):
         format.read_exposure(path)
     other = write(tmp_path / "c.h5", parts[:1], Header("visits", "x"))
     with pytest.raises(BadData, match="holds visit, wanted coadds"):
-        read_coadd(other, 1, "r")
+        read_coadd(other, "r", 1)
