@@ -67,7 +67,7 @@ def psf_mixture(fwhm, g1, g2) -> Mixture:
 
 
 def galaxy_mixture(radius, is_dev, matrix) -> Mixture:
-    """Exponential or de Vaucouleurs galaxies before the PSF, padded with weight zero to 8 Gaussians.
+    """Exponential or de Vaucouleurs galaxies before the PSF, padded with weight zero to 8 Gaussians; a star has the first.
 
     Parameters
     ----------
@@ -77,8 +77,10 @@ def galaxy_mixture(radius, is_dev, matrix) -> Mixture:
     """
     radius, is_dev = np.asarray(radius, float), np.asarray(is_dev, bool)
     exponential = np.pad(EXPONENTIAL, ((0, 0), (0, 2)))
-    thin, round_ = (_sheared(table, radius, np.asarray(matrix, float)) for table in (exponential, DEVAUCOULEURS))
-    return Mixture(*(np.where(is_dev[:, None], b, a) for a, b in zip(thin, round_)))
+    disks, bulges = (_sheared(table, radius, np.asarray(matrix, float)) for table in (exponential, DEVAUCOULEURS))
+    galaxies = Mixture(*(np.where(is_dev[:, None], bulge, disk) for disk, bulge in zip(disks, bulges)))
+    point = np.eye(1, DEVAUCOULEURS.shape[1])
+    return galaxies._replace(weight=np.where((radius > 0)[:, None], galaxies.weight, point))
 
 
 def convolve(first: Mixture, second: Mixture) -> Mixture:

@@ -29,11 +29,24 @@ def overlap(first: Mixture, second: Mixture, dx, dy) -> np.ndarray:
     return (weight * np.exp(-0.5 * chi2) / (2.0 * np.pi * np.sqrt(determinant))).sum(axis=(1, 2))
 
 
-def _self_overlap(profile: Mixture, chunk: int = 200) -> np.ndarray:
+def _all_overlaps(profile: Mixture, i: np.ndarray, j: np.ndarray, dx, dy) -> np.ndarray:
+    """`overlap` of the objects i with the objects j, in pieces that fit a cache, without Gaussians of weight zero."""
+    used = profile.weight.shape[1] - np.argmax(profile.weight[:, ::-1] != 0.0, axis=1)
+    result = np.zeros(len(i))
+    for first in np.unique(used):
+        for second in np.unique(used):
+            some = np.nonzero((used[i] == first) & (used[j] == second))[0]
+            step = max(1, 32768 // int(first * second))
+            for rows in (some[start:start + step] for start in range(0, len(some), step)):
+                a, b = (Mixture(*(table[which[rows], :n] for table in profile)) for which, n in ((i, first), (j, second)))
+                result[rows] = overlap(a, b, dx[rows], dy[rows])
+    return result
+
+
+def _self_overlap(profile: Mixture) -> np.ndarray:
     """(n,) sum over pixels of the square of each profile."""
-    parts = [overlap(part, part, *np.zeros((2, len(part.weight))))
-             for part in (profile.rows(slice(start, start + chunk)) for start in range(0, len(profile.weight), chunk))]
-    return np.concatenate(parts) if parts else np.zeros(0)
+    every, nowhere = np.arange(len(profile.weight)), np.zeros(len(profile.weight))
+    return _all_overlaps(profile, every, every, nowhere, nowhere)
 
 
 def point_source_snr(flux, profile: Mixture, variance) -> np.ndarray:
@@ -95,11 +108,10 @@ def neighbour_bias(sky: Catalogue, flux_column: str, fwhm: float, pixel_scale: f
     profile = convolve(galaxy_mixture(sky["radius"], sky["is_dev"], matrix), psf)
     pairs = cKDTree(np.column_stack([x, y])).query_pairs(NEIGHBOUR_RADIUS / pixel_scale, output_type="ndarray")
     flux, bias, own = sky[flux_column], np.zeros(n), _self_overlap(profile)
-    for start in range(0, len(pairs), 500):
-        i, j = pairs[start:start + 500].T
-        shared = overlap(profile.rows(i), profile.rows(j), x[j] - x[i], y[j] - y[i])
-        np.add.at(bias, i, flux[j] * shared / (own[i] * flux[i]))
-        np.add.at(bias, j, flux[i] * shared / (own[j] * flux[j]))
+    i, j = pairs.T
+    shared = _all_overlaps(profile, i, j, x[j] - x[i], y[j] - y[i])
+    np.add.at(bias, i, flux[j] * shared / (own[i] * flux[i]))
+    np.add.at(bias, j, flux[i] * shared / (own[j] * flux[j]))
     return bias
 
 
