@@ -113,6 +113,11 @@ class Truth:
         psf = self.psf_sigma[band]
         return self.flux[band] / self.noise[band] * psf / np.hypot(psf, self.sigma)
 
+    def together(self) -> np.ndarray:
+        """(n,) S/N of all bands together: the root of the sum of squares."""
+        table = [np.nan_to_num(self.snr(band)) for band in self.flux]
+        return np.sqrt(np.sum(np.square(table), axis=0)) if table else np.zeros(len(self))
+
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """(n,) highest S/N of all bands (0 where there is no coadd), and the index of that band in `flux`."""
         if not self.flux:
@@ -242,9 +247,13 @@ def completeness_metrics(comparison: Comparison, config: ReportConfig) -> list[M
     truth = comparison.truth
     use = truth.usable & comparison.best_isolated
     values = completeness(comparison.best_snr, comparison.found, use, SNR_BINS)
-    return [metric(f"completeness_{bin_name(*edges)}", f"completeness, S/N {range_text(*edges)}", value, config,
-                   note="isolated stars and galaxies on good coadd pixels, by the true S/N of their best band")
-            for edges, value in zip(SNR_BINS, values)]
+    result = [metric(f"completeness_{bin_name(*edges)}", f"completeness, S/N {range_text(*edges)}", value, config,
+                     note="isolated stars and galaxies on good coadd pixels, by the true S/N of their best band")
+              for edges, value in zip(SNR_BINS, values)]
+    values = completeness(truth.together(), comparison.found, use, SNR_BINS)
+    return result + [metric(f"completeness_together_{bin_name(*edges)}", f"completeness, S/N {range_text(*edges)} in all bands together",
+                            value, config, note="the same by the root of the sum of squares over the bands: the stricter measure")
+                     for edges, value in zip(SNR_BINS, values)]
 
 
 def purity_metrics(comparison: Comparison, config: ReportConfig) -> list[Metric]:
