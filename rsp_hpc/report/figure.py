@@ -9,7 +9,8 @@ import warnings
 
 import numpy as np
 
-__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis", "new_figure", "note_empty", "styled"]
+__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis", "new_figure",
+           "note_empty", "one_figure", "styled"]
 
 BANDS = {"u": "#7b3fa0", "g": "#2a7fb8", "r": "#3a9a4b", "i": "#d98c00", "z": "#c8443b", "y": "#7a4a2e"}
 STAR, GALAXY, INK, GREY = "#4cc9f0", "#ffb703", "#222222", "#888888"
@@ -43,15 +44,21 @@ def styled(function):
     return wrapped
 
 
+def one_figure(width: float = 6.4, height: float = 3.8):
+    """(figure, axes) with one panel, inches."""
+    figure, axes = new_figure(width, height)
+    return figure, axes[0, 0]
+
+
 def new_figure(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: int = 1, **more):
-    """(figure, axes) in inches; axes as a (rows, columns) array unless there is one. No window, no global state of pyplot."""
+    """(figure, axes) in inches; axes as a (rows, columns) array. No window, no global state of pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **more)
-    return figure, axes[0, 0] if rows == columns == 1 else axes
+    return figure, axes
 
 
 def log_axis(axes) -> None:

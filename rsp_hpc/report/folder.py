@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadData
-from ..io import coadd as coadd_files
-from ..io import objects as object_files
-from ..io import visit as visit_files
+from ..io.coadd import coadd_patches, read_coadd
+from ..io.fits import read_table
+from ..io.objects import read_objects
 from ..io.paths import Store
 from ..io.product import open_product
 from ..io.records import read_array
-from ..io.table import read_catalogue, read_fits_table
+from ..io.table import read_catalogue
+from ..io.visit import read_visit_detector, read_visit_lean, visit_detector_names
 from ..products.catalogue import Catalogue
 from ..products.coadd import Coadd
 from ..products.visit import VisitDetector
@@ -40,11 +41,11 @@ class Folder:
 
     def detectors(self, visit: int) -> list[str]:
         """Names of a visit's detectors."""
-        return visit_files.visit_detector_names(self.store.visit(visit))
+        return visit_detector_names(self.store.visit(visit))
 
     def visit(self, visit: int, detector: str, pixels: bool) -> VisitDetector:
         """One detector of a visit, with or without pixels and sources."""
-        read = visit_files.read_visit_detector if pixels else visit_files.read_visit_lean
+        read = read_visit_detector if pixels else read_visit_lean
         return read(self.store.visit(visit), detector)
 
     def tracts(self) -> list[int]:
@@ -53,12 +54,12 @@ class Folder:
 
     def patches(self, tract: int) -> list[tuple[int, str]]:
         """(patch, band) of the coadds of a tract."""
-        found = coadd_files.coadd_patches(self.store.coadds(tract))
+        found = coadd_patches(self.store.coadds(tract))
         return [(patch, band) for patch, bands in sorted(found.items()) for band in bands]
 
     def coadd(self, tract: int, patch: int, band: str) -> Coadd:
         """One coadd."""
-        return coadd_files.read_coadd(self.store.coadds(tract), patch, band)
+        return read_coadd(self.store.coadds(tract), patch=patch, band=band)
 
     def object_tracts(self) -> list[int]:
         """Numbers of the tracts that have an object catalogue."""
@@ -69,7 +70,7 @@ class Folder:
         path = self.store.objects(tract)
         with open_product(path, "objects") as file:
             names = read_array(file["objects"]["_columns"]).tolist() if "objects" in file else []
-        return object_files.read_objects(path, wanted(names))
+        return read_objects(path, wanted(names))
 
     def text(self, path: Path) -> str:
         """A text file of the folder; '' where it is missing."""
@@ -107,7 +108,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise BadData(f"{path}: is missing; correct report.truth or leave it out")
     if path.suffix.lower() not in (".h5", ".hdf5"):
-        return read_fits_table(path)
+        return read_table(path)
     with open_product(path) as file:
         for group in file.values():
             if "_columns" in group:

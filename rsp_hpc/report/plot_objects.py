@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .config import ReportConfig
-from .figure import band_colour, finite_limits, log_axis, new_figure, note_empty, styled
+from .figure import band_colour, finite_limits, log_axis, new_figure, note_empty, one_figure, styled
 from .metrics import MILLIMAG, Comparison, completeness
 from .robust import median, width
 
@@ -15,7 +15,7 @@ __all__ = ["completeness_figure", "flux_figure", "position_figure", "pull_figure
 @styled
 def completeness_figure(comparison: Comparison, config: ReportConfig):
     """Completeness of isolated objects against the true S/N of their best band, stars and galaxies."""
-    figure, axes = new_figure()
+    figure, axes = one_figure()
     edges = np.r_[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.5, 10.0, 14.0, 20.0, 35.0, 60.0, 100.0]
     bins = list(zip(edges[:-1], edges[1:]))
     truth = comparison.truth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .figure import OTHERS, new_figure, note_empty, styled
+from .figure import OTHERS, note_empty, one_figure, styled
 from .inputs import Span, Timing
 
 __all__ = ["KINDS", "gantt_figure", "timing_figure", "timing_rows"]
@@ -30,7 +30,7 @@ def timing_rows(timings: list[Timing]) -> list[dict]:
 def timing_figure(timings: list[Timing]):
     """Mean seconds per rank in each stage, stacked by kind; the line goes from the quickest to the slowest rank."""
     stages = list(dict.fromkeys(item.stage for item in timings))
-    figure, axes = new_figure(6.8, 1.2 + 0.42 * max(len(stages), 2))
+    figure, axes = one_figure(6.8, 1.2 + 0.42 * max(len(stages), 2))
     if not stages:
         note_empty(axes, "no timings")
         return figure
@@ -59,7 +59,7 @@ def gantt_figure(spans: list[Span], most: int = 64):
     """What each rank worked on when; at most `most` ranks are drawn, evenly chosen."""
     ranks = sorted({span.rank for span in spans})
     shown = [ranks[k] for k in np.unique(np.linspace(0, len(ranks) - 1, min(most, len(ranks))).astype(int))] if ranks else []
-    figure, axes = new_figure(7.4, 1.4 + 0.22 * max(len(shown), 2))
+    figure, axes = one_figure(7.4, 1.4 + 0.22 * max(len(shown), 2))
     if not spans:
         note_empty(axes, "no times of parts")
         return figure

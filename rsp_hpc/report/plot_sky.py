@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..products.catalogue import Catalogue
-from .figure import GALAXY, STAR, band_colour, in_order, new_figure, note_empty, styled
+from .figure import GALAXY, STAR, band_colour, in_order, note_empty, one_figure, styled
 from .inputs import PatchArea, Picture
 from .visits import VisitRow
 
@@ -23,7 +23,7 @@ def _tangent(corners: np.ndarray, ra0: float, dec0: float) -> np.ndarray:
 @styled
 def footprint_figure(visits: list[VisitRow], patches: list[PatchArea]):
     """Outlines of all detectors of all visits, coloured by band, over the patches and tracts."""
-    figure, axes = new_figure(6.4, 5.6)
+    figure, axes = one_figure(6.4, 5.6)
     shapes = [row.corners for row in visits if row.corners is not None]
     if not shapes:
         note_empty(axes, "no visit with a known position yet")
@@ -116,7 +116,7 @@ def picture_figure(picture: Picture, objects: Catalogue | None, colours: tuple[s
     `colours` are the bands for red, green and blue, if the picture has them.
     """
     ny, nx = next(iter(picture.images.values())).shape
-    figure, axes = new_figure(6.6, float(np.clip(6.6 * ny / nx, 2.5, 8.0)) + 0.7)
+    figure, axes = one_figure(6.6, float(np.clip(6.6 * ny / nx, 2.5, 8.0)) + 0.7)
     red, green, blue = colours if len(colours) == 3 and set(colours) <= set(picture.images) else choose_rgb(picture.images)
     box, step = picture.box, picture.step
     extent = (box.x0 - 0.5, box.x0 - 0.5 + nx * step, box.y0 - 0.5, box.y0 - 0.5 + ny * step)

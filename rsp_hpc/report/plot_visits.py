@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .figure import band_colour, finite_limits, in_order, new_figure, note_empty, styled
+from .figure import band_colour, finite_limits, in_order, new_figure, note_empty, one_figure, styled
 from .visits import VisitRow, column
 
 __all__ = ["psf_map_figure", "psf_stamp_figure", "visit_figure"]
@@ -19,7 +19,7 @@ def visit_figure(rows: list[VisitRow]):
     """Seeing, sky, zero point, depth and scatters of every visit: median over its detectors, bar from least to greatest."""
     shown = [(name, label) for name, label in PANELS if np.isfinite(column(rows, name)).any()]
     if not shown:
-        figure, axes = new_figure()
+        figure, axes = one_figure()
         note_empty(axes, "no visit is finished yet")
         return figure
     lines = -(-len(shown) // 2)
