@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from ..algorithms.calibs import build_calibration
+from ..algorithms.calibs import Frame, build_calibration
 from ..io.calibration import CalibrationWriter, encode_calibration
-from ..io.raw import RawFrame
-from .stage import Clock, Part, Stage, Unit, identity
+from ..io.raw import read_raw_detector
+from ..products.camera import Detector
+from .stage import Clock, Part, Stage, Unit, configuration_text
 from .survey import Run
 
 
 class Calibs(Stage):
-    """Unit: a detector, which is one part; its frames are read in bands of rows."""
+    """Unit: a detector, which is one part; its frames are combined in bands of rows."""
 
     name = "calibs"
 
     def units(self, run: Run) -> list[Unit]:
         if run.camera.detrended:
             return []
+        configuration = configuration_text(calibs=run.config.calibs)
         units = []
         for detector in run.camera.detectors:
-            exposures = [exposure for exposure in run.survey.exposures()
-                         if exposure.kind in ("bias", "dark", "flat") and run.survey.files(exposure.visit, detector.name)]
-            if not exposures or (run.options.detectors and detector.name not in run.options.detectors):
-                continue
-            inputs = [f"{exposure.visit} {run.survey.input_hash(exposure.visit, detector.name)}" for exposure in exposures]
-            units.append(Unit(f"calibs {detector.name}", (detector, exposures), (Part(detector.name),),
-                              run.store.calibration(detector.name),
-                              identity(self.name, run.config.calibs.model_dump(mode="json"), inputs)))
+            visits = [exposure.visit for exposure in run.survey.exposures() if exposure.kind != "science"
+                      and exposure.band in ("", *run.bands) and run.survey.files(exposure.visit, detector.name)]
+            if visits and (not run.options.detectors or detector.name in run.options.detectors):
+                inputs = {str(visit): run.survey.hash_of_inputs(visit, detector.name) for visit in visits}
+                units.append(Unit(f"calibs {detector.name}", (detector, visits), (Part(detector.name, None, float(len(visits))),),
+                                  run.store.calibration(detector.name), configuration, inputs))
         return units
 
     def work(self, run: Run, unit: Unit, part: Part, clock: Clock):
-        detector, exposures = unit.key
-        frames = {exposure: RawFrame(run.survey.files(exposure.visit, detector.name), run.camera, detector)
-                  for exposure in exposures}
-        with clock("compute"):
-            calibration = build_calibration(frames, run.config.calibs)
+        detector, visits = unit.key
+        frames = [Frame(run.survey.exposure(visit), _reader(run, visit, detector)) for visit in visits]
+        with clock("compute"):  # frames are read as they are needed
+            calibration = build_calibration(frames, detector.box.shape, run.config.calibs)
         with clock("encode"):
             return encode_calibration(calibration)
 
-    def writer(self, run: Run, unit: Unit):
-        return CalibrationWriter(unit.product, run.header(self.name, unit))
+    def writer(self, run: Run, unit: Unit, header):
+        return CalibrationWriter(unit.product, header)
+
+
+def _reader(run: Run, visit: int, detector: Detector):
+    return lambda: read_raw_detector(run.survey.files(visit, detector.name), run.camera, detector.name)
