@@ -15,7 +15,8 @@ from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.focalplane import pixel_to_focal_plane
 
-__all__ = ["DetectorConfig", "Sensor", "cosmic_rays", "expose", "generator", "read_out", "sensor_of"]
+__all__ = ["DetectorConfig", "Sensor", "cosmic_rays", "expose", "generator", "read_out", "sensor_of",
+           "vignetting"]
 
 
 class DetectorConfig(Config):
@@ -56,15 +57,15 @@ def generator(seed: int, *what: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([seed, *words])))
 
 
-def _mean_vignetting(camera: Camera, config: DetectorConfig, corner: float) -> float:
-    """Mean of 1 - v (r / corner)^2 over the pixels of all detectors (sampled 16 x 16 each)."""
-    total = []
-    for detector in camera.detectors:
-        x = (np.arange(16) + 0.5) / 16 * detector.size[0] - 0.5
-        y = (np.arange(16) + 0.5) / 16 * detector.size[1] - 0.5
-        fx, fy = pixel_to_focal_plane(camera, detector, x[None, :], y[:, None])
+def vignetting(config: DetectorConfig, camera: Camera, detector: Detector, x, y) -> np.ndarray:
+    """Transmission at pixels (broadcast): 1 - v (r / corner)^2, mean one over the pixels of all detectors."""
+    corner, total = _corner_radius(camera), []
+    for other in camera.detectors:
+        grid = [(np.arange(16) + 0.5) / 16 * size - 0.5 for size in other.size]
+        fx, fy = pixel_to_focal_plane(camera, other, grid[0][None, :], grid[1][:, None])
         total.append(1.0 - config.vignetting * (fx**2 + fy**2) / corner**2)
-    return float(np.mean(total))
+    fx, fy = pixel_to_focal_plane(camera, detector, x, y)
+    return (1.0 - config.vignetting * (fx**2 + fy**2) / corner**2) / np.mean(total)
 
 
 def _corner_radius(camera: Camera) -> float:
@@ -80,11 +81,7 @@ def sensor_of(config: DetectorConfig, camera: Camera, detector: Detector, seed: 
     """The fixed patterns of a detector; in another band the pixel response differs by a tenth of its rms."""
     ny, nx = detector.box.shape
     rng = generator(seed, "sensor", detector.id)
-    x, y = np.arange(nx, dtype=np.float32), np.arange(ny, dtype=np.float32)
-    corner = _corner_radius(camera)
-    fx, fy = pixel_to_focal_plane(camera, detector, x[None, :], y[:, None])
-    response = ((1.0 - config.vignetting * (fx**2 + fy**2) / corner**2)
-                / _mean_vignetting(camera, config, corner)).astype(np.float32)
+    response = vignetting(config, camera, detector, np.arange(nx)[None, :], np.arange(ny)[:, None]).astype(np.float32)
     response *= 1.0 + np.float32(config.pixel_response) * rng.standard_normal((ny, nx), np.float32)
     dark = np.full((ny, nx), config.dark_current, np.float32)
     hot = rng.random((ny, nx), np.float32) < config.hot_pixels

@@ -8,11 +8,12 @@ import numpy as np
 
 from ..config import Config, parameter
 from ..products.camera import Camera, Detector
+from ..products.catalogue import Catalogue, Column
 from ..products.focalplane import pixel_to_focal_plane, rough_wcs
 from ..products.wcs import Wcs
 from .detector import generator
 
-__all__ = ["ObservingConfig", "SimulatedExposure", "detector_wcs", "plan", "psf_parameters"]
+__all__ = ["ObservingConfig", "SimulatedExposure", "detector_wcs", "exposure_table", "plan", "psf_parameters"]
 
 
 class ObservingConfig(Config):
@@ -122,6 +123,17 @@ def _science(config: ObservingConfig, camera: Camera, band: str, center: tuple[f
         true_rotation=float(rotation + config.rotation_error * rng.standard_normal()), airmass=float(airmass),
         zero_point=float(zero_point), fwhm=float(fwhm), sky=float(sky), sky_slope=tuple(map(float, slope)),
         psf_shear=tuple(tuple(map(float, row)) for row in shear))
+
+
+def exposure_table(exposures: list[SimulatedExposure]) -> Catalogue:
+    """The truth of the science exposures: visit, zero point, FWHM, sky, and where the telescope really pointed."""
+    science = [exposure for exposure in exposures if exposure.kind == "science"]
+    columns = (Column("visit", "i8", "", "visit"), Column("zero_point", "f8", "mag", "AB magnitude of one electron"),
+               Column("fwhm", "f8", "arcsec", "FWHM of the PSF on the axis"), Column("sky", "f8", "electron", "sky on the axis"),
+               Column("true_ra", "f8", "deg", "boresight, ICRS"), Column("true_dec", "f8", "deg", "boresight, ICRS"),
+               Column("true_rotation", "f8", "deg", "position angle of the focal plane's +y axis"))
+    return Catalogue(columns, {column.name: np.array([getattr(exposure, column.name) for exposure in science])
+                               for column in columns})
 
 
 def detector_wcs(config: ObservingConfig, camera: Camera, exposure: SimulatedExposure, detector: Detector) -> Wcs:

@@ -18,7 +18,7 @@ from ..products.focalplane import pixel_to_focal_plane
 from ..products.photocal import nanojansky_of
 from ..products.wcs import Wcs
 from . import observing, sky as skies
-from .detector import DetectorConfig, cosmic_rays, expose, generator, read_out, sensor_of
+from .detector import DetectorConfig, cosmic_rays, expose, generator, read_out, sensor_of, vignetting
 from .observing import ObservingConfig, SimulatedExposure, detector_wcs, psf_parameters
 from .render import Mixture, convolve, galaxy_mixture, psf_mixture, render, render_galsim, shear_matrix
 from .sky import SkyConfig
@@ -173,8 +173,9 @@ def exposure_truth(config: SurveySimulation, camera: Camera, sky: Catalogue, exp
     objects = objects or objects_on(config, camera, sky, exposure, detector)
     on = detector.box.contains(objects.x, objects.y)
     rows = objects.rows[on]
-    noise = exposure.sky + config.detector.dark_current * exposure.exposure_time
-    noise += float(np.mean([amplifier.read_noise**2 for amplifier in detector.amplifiers]))
+    response = vignetting(config.detector, camera, detector, objects.x[on], objects.y[on])
+    noise = float(np.mean([amplifier.read_noise**2 for amplifier in detector.amplifiers]))
+    noise = exposure.sky / response + (noise + config.detector.dark_current * exposure.exposure_time) / response**2
     arrays = {"id": sky["id"][rows], "visit": np.full(len(rows), exposure.visit), "detector": np.full(len(rows), detector.id),
               "is_star": sky["is_star"][rows], "x": objects.x[on], "y": objects.y[on], "flux": objects.flux[on],
               "snr": point_source_snr(objects.flux[on], objects.profile.rows(on), noise)}

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsp_hpc.config import load_yaml
+from rsp_hpc.config import build, load_yaml
 from rsp_hpc.errors import ConfigError
 from rsp_hpc.products.camera import load_camera
 from rsp_hpc.products.focalplane import rough_wcs
 from rsp_hpc.products.geometry import angular_separation
 from rsp_hpc.products.header import exposure_of
 from rsp_hpc.products.photocal import nanojansky_of
+from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
 from rsp_hpc.simulate.detector import DetectorConfig, cosmic_rays, fill_wells, generator, read_out, sensor_of
-from rsp_hpc.simulate.observing import ObservingConfig, detector_wcs, psf_parameters
+from rsp_hpc.simulate.observing import ObservingConfig, detector_wcs, exposure_table, psf_parameters
 from rsp_hpc.simulate.render import KOLMOGOROV
 from rsp_hpc.simulate.sky import SkyConfig
 from rsp_hpc.simulate.survey import (SurveySimulation, cosmic_rays_of, objects_on, plan, reference_of, simulate_detector, sky_of)
@@ -62,6 +63,26 @@ def test_plan_has_the_frames_asked_for(camera, science):
     assert sorted(exposure.band for exposure in science) == ["g", "g", "i", "i", "r", "r"]
     with pytest.raises(ConfigError, match="simulate.bands: q"):
         plan(SurveySimulation(bands=("q",)), camera)
+
+
+def test_exposure_table_has_the_science_exposures(camera, science):
+    table = exposure_table(plan(CONFIG, camera))
+    assert list(table["visit"]) == [exposure.visit for exposure in science]
+    assert np.isfinite(table["zero_point"]).all() and (table["fwhm"] > 0.4).all()
+
+
+def test_the_demo_lies_on_a_border_of_tracts_and_meets_the_plan(camera):
+    values = load_yaml(CAMERA.parents[1] / "demo.yaml")
+    config = build(SurveySimulation, values["simulate"], "simulate")
+    exposures = [exposure for exposure in plan(config, camera) if exposure.kind == "science"]
+    assert len(exposures) >= 12 and len({exposure.band for exposure in exposures}) == 3
+    skymap = RingsSkyMap(build(SkyMapConfig, values.get("skymap"), "skymap"))
+    for exposure in exposures:  # the border runs through every exposure, not only through the field
+        tracts = set()
+        for detector in camera.detectors:
+            x, y = detector.box.corners().T
+            tracts |= set(skymap.find_tract(*detector_wcs(config.observing, camera, exposure, detector).pixel_to_sky(x, y)).tolist())
+        assert len(tracts) >= 2
 
 
 def test_the_bits_depend_on_seed_visit_and_detector_only(camera, sky, science):
