@@ -34,7 +34,7 @@ def cards_of(text: bytes) -> Cards:
             continue
         if key == "HIERARCH" and "=" in line:
             key, _, rest = line[8:].partition("=")
-            key = key.strip()
+            key = key.strip().upper()
         elif line[8:10] != "= ":
             continue
         long = False

@@ -454,8 +454,11 @@ def _write_astropy(path: Path, items: Sequence[Hdu]) -> None:
         for key, value, comment in storable_cards(item.cards):
             header[key if len(key) <= 8 else f"HIERARCH {key}"] = (value, comment)
         if isinstance(item.data, Mapping):
-            columns = np.rec.fromarrays([_storable(values) for values in item.data.values()], names=list(item.data))
-            hdu = fits.BinTableHDU(columns, header=header)
+            columns = {name: _storable(values) for name, values in item.data.items()}
+            rows = np.empty(len(next(iter(columns.values()))), [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
+            for name, values in columns.items():
+                rows[name] = values
+            hdu = fits.BinTableHDU(rows, header=header)
             for name, unit in item.units.items():
                 hdu.columns[name].unit = unit
         else:
