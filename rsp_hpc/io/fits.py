@@ -440,10 +440,11 @@ def _write_fitsio(fitsio, path: Path, items: Sequence[Hdu]) -> None:
             records = [{"name": key, "value": value, "comment": comment} for key, value, comment in storable_cards(item.cards)]
             if isinstance(item.data, Mapping):
                 columns = {name: _storable(values) for name, values in item.data.items()}
-                file.write_table(list(columns.values()), names=list(columns), header=records,
+                file.write_table(list(columns.values()), names=list(columns), header=records, extname=item.cards.get("EXTNAME"),
                                  units=[item.units.get(name, "") for name in columns])
             else:
-                file.write(None if item.data is None else _storable(item.data), header=records)
+                file.write(None if item.data is None else _storable(item.data), header=records,
+                           extname=item.cards.get("EXTNAME"))
 
 
 def _write_astropy(path: Path, items: Sequence[Hdu]) -> None:

@@ -11,9 +11,7 @@ import contextlib
 import hashlib
 import json
 import socket
-import sqlite3
 import time
-import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Sequence
@@ -26,7 +24,7 @@ from .atomic import atomic
 from .pixels import FILTER, read_pixels
 from .records import read_array, write_array
 
-__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "connect", "guarded", "hash_of", "identity", "identity_of", "mask_planes",
+__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity", "identity_of", "mask_planes",
            "open_product", "read_header", "with_planes", "write_parts"]
 
 FORMAT_VERSION = 1
@@ -160,7 +158,7 @@ def guarded(path: str | Path) -> Iterator[None]:
     except FileNotFoundError:
         raise BadData(f"{path}: is missing; run the stage that makes it") from None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
-            UnicodeError, sqlite3.Error) as error:
+            UnicodeError) as error:
         raise BadData(f"{path}: damaged ({' '.join(str(error).split())[:120]}); delete it and start the stage again") from None
 
 
@@ -203,29 +201,8 @@ def identity(path: str | Path) -> str | None:
     """
     if not Path(path).exists():
         return None
-    with guarded(path), open(path, "rb") as raw:
-        if raw.read(16) == b"SQLite format 3\0":
-            return _identity_of_database(path)
     with open_product(path) as file:
         return str(file.attrs["identity"])
-
-
-def _identity_of_database(path: str | Path) -> str:
-    """survey.db keeps its identity in its table `meta`."""
-    with guarded(path), contextlib.closing(connect(path)) as database:
-        rows = dict(database.execute("SELECT key, value FROM meta"))
-        if int(rows["format_version"]) > FORMAT_VERSION:
-            raise BadData(f"{path}: written by format version {rows['format_version']}, this program reads up to "
-                          f"{FORMAT_VERSION}; use the newer program")
-        return str(rows["identity"])
-
-
-def connect(path: str | Path) -> sqlite3.Connection:
-    """Open a finished database: read-only, without locks or journal (it never changes)."""
-    database = sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro&immutable=1", uri=True)
-    database.execute("PRAGMA trusted_schema = OFF")
-    database.execute("PRAGMA cell_size_check = ON")
-    return database
 
 
 def read_header(path: str | Path) -> Header:
