@@ -127,6 +127,8 @@ class Wcs:
         if not abs(np.linalg.det(cd)) > 0:
             raise ValueError("the WCS matrix is singular")
         order = max(int(cards.get("A_ORDER", 0)), int(cards.get("B_ORDER", 0))) if "SIP" in names[0] else 0
+        if not 0 <= order <= 9:
+            raise ValueError(f"SIP order {order} is outside 0..9")
         a, b = (_sip_of(cards, letter, order) if order else None for letter in "AB")
         return cls((crval[0], crval[1]), (float(cards["CRPIX1"]) - 1.0, float(cards["CRPIX2"]) - 1.0),
                    tuple(map(tuple, cd.tolist())), a, b)  # type: ignore[arg-type]
