@@ -16,7 +16,7 @@ from .folder import Folder
 from .images import UNFIT, BlankSky, adaptive_moments, blank_sky
 from .inputs import PatchArea, Picture
 from .metrics import Truth
-from .robust import neighbours
+from .robust import evenly, neighbours
 
 __all__ = ["CoaddSurvey", "survey_coadds"]
 
@@ -63,7 +63,7 @@ def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, conf
         area = skymap.tract(number)
         found.patches.append(PatchArea(number, patch, np.stack(area.corners(area.patch(patch).inner), axis=-1)))
     keys = sorted(places)
-    chosen = [keys[k] for k in np.unique(np.linspace(0, len(keys) - 1, min(config.most_patches, len(keys))).astype(int))] if keys else []
+    chosen = [keys[k] for k in evenly(len(keys), config.most_patches)]
     if len(chosen) < len(keys):
         found.missing.append(f"blank sky, truth and pictures: from {len(chosen)} of {len(keys)} patches")
     canvases = _canvases(skymap, chosen, places, config)
@@ -84,7 +84,8 @@ def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, conf
                 if canvas.number == number:
                     canvas.add(coadd, patch)
     found.usable &= ~bad
-    found.psf_sigma = {band: float(np.nanmedian(values)) for band, values in sigmas.items() if np.isfinite(values).any()}
+    found.psf_sigma = {band: float(np.nanmedian(values)) for band, values in sigmas.items()
+                       if np.isfinite(values).any()}
     found.noise = {band: values for band, values in found.noise.items() if band in found.psf_sigma}
     found.pictures = [picture for canvas in canvases if (picture := canvas.picture()) is not None]
     return found
@@ -116,8 +117,9 @@ def _psf_sigma(coadd: Coadd, tract: Tract) -> float:
     return float(np.nanmedian(sizes)) * tract.wcs.pixel_scale if np.isfinite(sizes).any() else float("nan")
 
 
-def _at_truth(found: CoaddSurvey, bad: np.ndarray, coadd: Coadd, rows: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Enter the noise at the true objects: median variance of their cell, times its noise correlation, over sum(P^2)."""
+def _at_truth(found: CoaddSurvey, bad: np.ndarray, coadd: Coadd, rows: np.ndarray, x: np.ndarray,
+              y: np.ndarray) -> None:
+    """Enter the noise at the true objects: median variance of their cell times its noise correlation, over sum(P^2)."""
     noise = found.noise.setdefault(coadd.band, np.full(len(found.usable), np.nan))
     image = coadd.image
     column, line = (np.rint(v).astype(int) - origin for v, origin in ((x, image.box.x0), (y, image.box.y0)))
@@ -143,7 +145,8 @@ def cell_variance(coadd: Coadd) -> np.ndarray:
     origin_x, origin_y = coadd.psf.box.x0 - coadd.image.box.x0, coadd.psf.box.y0 - coadd.image.box.y0
     for j in range(ncy):
         for i in range(ncx):
-            rows, columns = (slice(max(0, start), max(0, start + side)) for start in (origin_y + j * side, origin_x + i * side))
+            rows, columns = (slice(max(0, start), max(0, start + side))
+                             for start in (origin_y + j * side, origin_x + i * side))
             values = coadd.image.variance[rows, columns]
             values = values[np.isfinite(values) & (values > 0)]
             table[j, i] = np.median(values) if len(values) else np.nan
@@ -187,8 +190,9 @@ class _Canvas:
             return None
         rows, columns = (np.nonzero(seen.any(axis=axis))[0] for axis in (1, 0))
         cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        with np.errstate(invalid="ignore"):
-            images = {band: (self.sums[band] / np.where(self.counts[band] > 0, self.counts[band], np.nan))[cut].astype(np.float32)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            images = {band: np.where(self.counts[band] > 0, self.sums[band] / self.counts[band],
+                                     np.nan)[cut].astype("f4")
                       for band in in_order(self.sums)}
         box = Box(self.box.x0 + int(columns[0]) * self.step, self.box.y0 + int(rows[0]) * self.step,
                   int(columns[-1] - columns[0] + 1) * self.step, int(rows[-1] - rows[0] + 1) * self.step)
@@ -217,12 +221,14 @@ def _canvases(skymap: RingsSkyMap, keys: list[tuple[int, int]], places: dict, co
         x1, y1 = (max(getattr(patch.inner, name) for patch in patches.values()) for name in ("x1", "y1"))
         box = Box(x0, y0, x1 - x0, y1 - y0)
         step = max(1, -(-max(box.nx, box.ny) // PICTURE_SIZE))
-        result.append(_Canvas(number, tract, f"Tract {number}" + (f", 1 in {step} pixels" if step > 1 else ""), box, step, patches))
+        result.append(_Canvas(number, tract, f"Tract {number}" + (f", 1 in {step} pixels" if step > 1 else ""), box,
+                              step, patches))
         most = max(patches, key=lambda index: (len(places[number, index]), -index))
         inner = patches[most].inner
         side = min(ZOOM_SIZE, inner.nx, inner.ny)
         close = Box(inner.x0 + (inner.nx - side) // 2, inner.y0 + (inner.ny - side) // 2, side, side)
-        result.append(_Canvas(number, tract, f"Tract {number}, patch {most}, every pixel", close, 1, {most: patches[most]}))
+        result.append(_Canvas(number, tract, f"Tract {number}, patch {most}, every pixel", close, 1,
+                              {most: patches[most]}))
     return result[:config.pictures]
 
 

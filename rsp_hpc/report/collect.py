@@ -1,4 +1,4 @@
-"""From an output folder to the report's plain inputs: visits, objects, truth, failures, timings. Coadds: `survey_coadds`.
+"""From an output folder to the report's plain inputs: visits, objects, truth, failures, timings; coadds elsewhere.
 
 Whatever is missing or damaged becomes a line of `Inputs.missing`; the report is made all the same.
 """
@@ -24,6 +24,7 @@ from .folder import Folder, read_columns
 from .images import psf_sample
 from .inputs import Failure, Inputs, Span, StageState, Timing
 from .metrics import Truth
+from .robust import evenly
 from .visits import VisitRow
 
 __all__ = ["collect", "join_objects", "read_truth", "stage_states", "timings_of"]
@@ -33,7 +34,8 @@ SUMMARY = {"sky": ("sky_electron", 1.0), "sky_noise": ("sky_noise_electron", 1.0
            "astrometric_rms_north": ("astrometric_rms_north_arcsec", 1000.0), "n_sources": ("n_sources", 1.0)}
 """Value of a VisitRow -> key in the summary of the visit's detector, and its factor."""
 
-LIBRARIES = ("numpy", "scipy", "astropy", "h5py", "fitsio", "blosc2", "cffi", "mpi4py", "pydantic", "matplotlib", "jinja2")
+LIBRARIES = ("numpy", "scipy", "astropy", "h5py", "fitsio", "blosc2", "cffi", "mpi4py", "pydantic", "matplotlib",
+             "jinja2")
 
 
 def collect(folder: Folder, skymap: RingsSkyMap, data: Path, config: ReportConfig, name: str = "survey",
@@ -54,7 +56,8 @@ def collect(folder: Folder, skymap: RingsSkyMap, data: Path, config: ReportConfi
     truth = _truth(data, config, inputs.missing)
     coadds = survey_coadds(folder, skymap, truth, config)
     inputs.missing += coadds.missing
-    inputs.truth, inputs.skies, inputs.pictures, inputs.patches = _on_coadds(truth, coadds), coadds.skies, coadds.pictures, coadds.patches
+    inputs.truth = _on_coadds(truth, coadds)
+    inputs.skies, inputs.pictures, inputs.patches = coadds.skies, coadds.pictures, coadds.patches
     inputs.bands = tuple(in_order([row.band for row in inputs.visits] + coadds.bands))
     inputs.failures = [Failure(*(str(row.get(key, "")) for key in ("stage", "unit", "part", "error", "message")))
                        for row in folder.failures()]
@@ -75,7 +78,7 @@ def _visits(folder: Folder, data: Path, config: ReportConfig, missing: list[str]
             missing.append(str(error))
     if not places:
         missing.append("visits: none is finished")
-    chosen = set(np.unique(np.linspace(0, len(places) - 1, min(config.psf_detectors, len(places))).astype(int)).tolist())
+    chosen = set(evenly(len(places), config.psf_detectors))
     zero_points = _true_zero_points(data, config, missing)
     rows = []
     for k, (visit, detector) in enumerate(places):
@@ -90,7 +93,8 @@ def visit_row(visit: VisitDetector, zero_points: dict[int, float], with_psf: boo
     """What the report shows of one detector."""
     box = visit.background.box if visit.background is not None else visit.image.box
     x, y = box.x0 + 0.5 * (box.nx - 1), box.y0 + 0.5 * (box.ny - 1)
-    values = {name: factor * float(visit.summary[key]) for name, (key, factor) in SUMMARY.items() if key in visit.summary}
+    values = {name: factor * float(visit.summary[key]) for name, (key, factor) in SUMMARY.items()
+              if key in visit.summary}
     corners = None
     if visit.wcs is not None and box.area:
         corners = np.stack(visit.wcs.pixel_to_sky(*box.corners().T), axis=-1)
@@ -101,8 +105,8 @@ def visit_row(visit: VisitDetector, zero_points: dict[int, float], with_psf: boo
                       zero_point_scatter=visit.photocal.scatter, n_stars=visit.photocal.n_stars)
     values["true_zero_point"] = zero_points.get(visit.exposure.visit, float("nan"))
     usable = with_psf and visit.psf is not None and "psfFlux" in visit.sources
-    return VisitRow(visit.exposure.visit, visit.detector, visit.exposure.band, visit.exposure.mjd, corners, None, values,
-                    psf_sample(visit) if usable else None)
+    return VisitRow(visit.exposure.visit, visit.detector, visit.exposure.band, visit.exposure.mjd, corners, None,
+                    values, psf_sample(visit) if usable else None)
 
 
 def _true_zero_points(data: Path, config: ReportConfig, missing: list[str]) -> dict[int, float]:
@@ -137,7 +141,8 @@ def join_objects(parts: list[Catalogue]) -> Catalogue:
         lacking = [column for name, column in columns.items() if name not in part]
         blank = Catalogue(lacking, size=len(part))
         filled.append(part.with_columns(lacking, blank.arrays))
-    return Catalogue.concatenate([Catalogue(columns.values(), {name: part[name] for name in columns}) for part in filled])
+    return Catalogue.concatenate([Catalogue(columns.values(), {name: part[name] for name in columns})
+                                  for part in filled])
 
 
 def _truth(data: Path, config: ReportConfig, missing: list[str]) -> Truth | None:
@@ -165,7 +170,8 @@ def read_truth(data: Path, config: TruthConfig) -> Truth:
     before, _, after = config.flux.partition("{band}")
     errors = ("_err", "Err")
     bands = {name[len(before):len(name) - len(after)]: name for name in table
-             if name.startswith(before) and name.endswith(after) and not name.endswith(errors) and len(name) > len(before + after)}
+             if name.startswith(before) and name.endswith(after) and not name.endswith(errors)
+             and len(name) > len(before + after)}
     bands = {band: name for band, name in bands.items() if table[name].dtype.kind == "f" and len(band) <= 8}
     if not bands:
         raise BadData(f"{config.file}: has no column like {config.flux}; name it in report.truth.flux")
@@ -174,7 +180,8 @@ def read_truth(data: Path, config: TruthConfig) -> Truth:
     if config.kind == "magnitude":
         flux = {band: nanojansky_of(values) for band, values in flux.items()}
     star = table[config.star] != 0 if config.star in table else np.full(n, config.all_stars)
-    sigma = np.where(star, 0.0, np.nan_to_num(table[config.sigma].astype(float))) if config.sigma in table else np.zeros(n)
+    sigma = np.nan_to_num(table[config.sigma].astype(float)) if config.sigma in table else np.zeros(n)
+    sigma = np.where(star, 0.0, sigma)
 
     def known(pattern: str, kind) -> dict[str, np.ndarray]:
         names = {band: pattern.format(band=band) for band in bands}
@@ -182,7 +189,8 @@ def read_truth(data: Path, config: TruthConfig) -> Truth:
 
     return Truth(table[config.ra].astype(float), table[config.dec].astype(float), star, sigma, flux,
                  {band: np.full(n, np.nan) for band in bands}, dict.fromkeys(bands, float("nan")), np.zeros(n, bool),
-                 known(config.snr, float) if config.snr else {}, known(config.isolated, bool) if config.isolated else {})
+                 known(config.snr, float) if config.snr else {},
+                 known(config.isolated, bool) if config.isolated else {})
 
 
 def join_truth(parts: list[Truth]) -> Truth:
@@ -196,7 +204,8 @@ def join_truth(parts: list[Truth]) -> Truth:
 
     arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in ("ra", "dec", "is_star", "sigma")]
     flux, noise, snr = (joined([getattr(part, name) for part in parts]) for name in ("flux", "noise", "known_snr"))
-    return Truth(*arrays, flux, noise, dict.fromkeys(flux, float("nan")), np.concatenate([part.usable for part in parts]), snr)
+    return Truth(*arrays, flux, noise, dict.fromkeys(flux, float("nan")),
+                 np.concatenate([part.usable for part in parts]), snr)
 
 
 def _on_coadds(truth: Truth | None, coadds: CoaddSurvey) -> Truth | None:
@@ -206,7 +215,8 @@ def _on_coadds(truth: Truth | None, coadds: CoaddSurvey) -> Truth | None:
     bands = [band for band in truth.flux if band in coadds.noise]
     return Truth(truth.ra, truth.dec, truth.is_star, truth.sigma, *({band: table[band] for band in bands} for table in
                  (truth.flux, coadds.noise, coadds.psf_sigma)), coadds.usable,
-                 {band: np.where(coadds.usable, truth.known_snr[band], np.nan) for band in bands if band in truth.known_snr},
+                 {band: np.where(coadds.usable, truth.known_snr[band], np.nan) for band in bands
+                  if band in truth.known_snr},
                  {band: truth.known_isolated[band] for band in bands if band in truth.known_isolated})
 
 
@@ -228,7 +238,8 @@ def timings_of(rows: list[dict]) -> tuple[list[Timing], list[Span]]:
             total[kind] = total.get(kind, 0.0) + value
         if np.isfinite(began):
             busy = sum(value for kind, value in kinds.items() if kind != "write")
-            spans.append(Span(stage, rank, f"{row.get('unit', '')} {row.get('part', '')}".strip(), began - origin, began - origin + busy))
+            spans.append(Span(stage, rank, f"{row.get('unit', '')} {row.get('part', '')}".strip(), began - origin,
+                              began - origin + busy))
     timings = []
     for (stage, rank), kinds in totals.items():
         some = [span for span in spans if span.stage == stage]

@@ -48,19 +48,26 @@ class ReportConfig(Config):
     """What the report compares and which limits it holds the results to."""
 
     truth: tuple[TruthConfig, ...] = parameter((), "tables of true objects, or one file name; (): none, real data")
-    true_zero_points: str = parameter("", "table with columns visit, zero_point (AB magnitude of one electron); '': none")
-    color: tuple[str, ...] = parameter((), "bands of the colour pictures as red, green, blue; (): i, r, g or what there is")
+    true_zero_points: str = parameter(
+        "", "table with columns visit, zero_point (AB magnitude of one electron); '': none")
+    color: tuple[str, ...] = parameter(
+        (), "bands of the colour pictures as red, green, blue; (): i, r, g or what there is")
     psf_detectors: int = parameter(100, "most detector images whose stars are compared with the PSF", low=0)
     most_patches: int = parameter(200, "most patches whose coadds are looked at; evenly chosen", low=1)
     title: str = parameter("", "heading of the page; empty: the name of the survey")
     match_radius: float = parameter(0.7, "an object and a true one within it are the same", unit="arcsec", above=0.0)
     duplicate_radius: float = parameter(0.7, "two objects within it, across a patch or tract border, may be one",
                                         unit="arcsec", above=0.0)
-    faintest_truth: float = parameter(1.0, "a detection near a true object of lower S/N in all bands is spurious", low=0.0)
-    reference_radius: float = parameter(1.0, "an object and a reference star within it are the same", unit="arcsec", above=0.0)
-    isolation_radius: float = parameter(15.0, "neighbours farther away do not count against isolation", unit="arcsec", above=0.0)
-    isolation_relative: float = parameter(0.002, "isolated: neighbours bias the flux by less than this fraction,", above=0.0)
-    isolation_sigma: float = parameter(0.1, "or by less than this many sigma, whichever is larger", unit="sigma", above=0.0)
+    faintest_truth: float = parameter(1.0, "a detection near a true object of lower S/N in all bands is spurious",
+                                      low=0.0)
+    reference_radius: float = parameter(1.0, "an object and a reference star within it are the same", unit="arcsec",
+                                        above=0.0)
+    isolation_radius: float = parameter(15.0, "neighbours farther away do not count against isolation", unit="arcsec",
+                                        above=0.0)
+    isolation_relative: float = parameter(0.002, "isolated: neighbours bias the flux by less than this fraction,",
+                                          above=0.0)
+    isolation_sigma: float = parameter(0.1, "or by less than this many sigma, whichever is larger", unit="sigma",
+                                       above=0.0)
     pull_snr: tuple[float, float] = parameter((10.0, 200.0), "true S/N of the stars whose pulls are judged")
     position_snr: float = parameter(20.0, "least true S/N of the stars that give the position bias", above=0.0)
     zero_point_floor: float = parameter(0.0, "added in quadrature to flux errors of the pulls", unit="mag", low=0.0)

@@ -1,4 +1,4 @@
-"""How every figure of the report looks, and how it becomes text of the page. matplotlib is imported on first use only."""
+"""How every figure of the report looks, and how it becomes text of the page. matplotlib is imported on first use."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import warnings
 
 import numpy as np
 
-__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis", "new_figure",
-           "note_empty", "one_figure", "styled"]
+__all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis",
+           "new_figure", "note_empty", "one_figure", "styled"]
 
 BANDS = {"u": "#7b3fa0", "g": "#2a7fb8", "r": "#3a9a4b", "i": "#d98c00", "z": "#c8443b", "y": "#7a4a2e"}
 STAR, GALAXY, INK, GREY = "#4cc9f0", "#ffb703", "#222222", "#888888"
 OTHERS = ("#2a7fb8", "#d98c00", "#3a9a4b", "#c8443b", "#7b3fa0", "#7a4a2e")
-STYLE = {"font.size": 9.0, "axes.titlesize": 10.0, "axes.titleweight": "bold", "axes.labelsize": 9.0, "legend.fontsize": 8.0,
-         "xtick.labelsize": 8.0, "ytick.labelsize": 8.0, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.4,
-         "axes.edgecolor": GREY, "font.family": "DejaVu Sans", "figure.facecolor": "white",
-         "text.parse_math": False}  # a dollar in a name is no formula
+STYLE = {
+    "font.size": 9.0, "font.family": "DejaVu Sans", "axes.titlesize": 10.0, "axes.titleweight": "bold",
+    "axes.labelsize": 9.0, "legend.fontsize": 8.0, "xtick.labelsize": 8.0, "ytick.labelsize": 8.0,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.axisbelow": True,
+    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "legend.frameon": False, "lines.linewidth": 1.4,
+    "figure.facecolor": "white", "text.parse_math": False}  # a dollar in a name is no formula
 
 
 def band_colour(band: str) -> str:
@@ -79,7 +80,7 @@ def note_empty(axes, text: str) -> None:
 
 
 def data_uri(figure, dpi: int = 110, colours: int = 0) -> str:
-    """The figure as a `data:` URI of a PNG; `colours` > 0 reduces it to a palette (for pictures: a third of the size)."""
+    """The figure as a `data:` URI of a PNG; `colours` > 0 reduces it to a palette (pictures: a third of the size)."""
     import matplotlib
 
     buffer = io.BytesIO()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadData
-from ..io.coadd import coadd_patches, read_coadd
+from ..io.coadd import coadd_parts, read_coadd
 from ..io.fits import read_table
 from ..io.objects import read_objects
 from ..io.paths import Store
@@ -24,7 +24,8 @@ from ..products.visit import VisitDetector
 
 __all__ = ["Folder", "read_columns"]
 
-OBJECT_COLUMNS = ("objectId", "tract", "patch", "coord_ra", "coord_dec", "coord_raErr", "coord_decErr", "detect_isPrimary",
+OBJECT_COLUMNS = ("objectId", "tract", "patch", "coord_ra", "coord_dec", "coord_raErr", "coord_decErr",
+                  "detect_isPrimary",
                   "refExtendedness", "refBand")
 BAND_COLUMNS = ("psfFlux", "psfFluxErr", "psfFlux_flag", "extendedness", "sizeExtendedness")
 
@@ -54,8 +55,7 @@ class Folder:
 
     def patches(self, tract: int) -> list[tuple[int, str]]:
         """(patch, band) of the coadds of a tract."""
-        found = coadd_patches(self.store.coadds(tract))
-        return [(patch, band) for patch, bands in sorted(found.items()) for band in bands]
+        return sorted(coadd_parts(self.store.coadds(tract)))
 
     def coadd(self, tract: int, patch: int, band: str) -> Coadd:
         """One coadd."""

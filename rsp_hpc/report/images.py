@@ -48,10 +48,12 @@ class PsfSample:
         return self.size_star / self.size_model - 1.0
 
 
-def adaptive_moments(stamp: np.ndarray, dx: float = 0.0, dy: float = 0.0, iterations: int = 60) -> tuple[float, float, float]:
-    """(Ixx, Iyy, Ixy) in pixel^2 about (dx, dy) from the middle, Gaussian weight of matched shape (Bernstein & Jarvis 2002).
+def adaptive_moments(stamp: np.ndarray, dx: float = 0.0, dy: float = 0.0,
+                     iterations: int = 60) -> tuple[float, float, float]:
+    """(Ixx, Iyy, Ixy) in pixel^2 about (dx, dy) from the middle.
 
-    NaN where the iteration runs away, as it does on noise.
+    The weight is a Gaussian of matched shape (Bernstein & Jarvis 2002, section 3). NaN where the iteration runs away,
+    as it does on noise.
     """
     half = stamp.shape[0] // 2
     y, x = np.mgrid[-half:half + 1, -half:half + 1].astype(float)
@@ -74,7 +76,7 @@ def adaptive_moments(stamp: np.ndarray, dx: float = 0.0, dy: float = 0.0, iterat
 
 
 def bright_stars(visit: VisitDetector, most: int) -> np.ndarray:
-    """Rows of the brightest stars that can judge the PSF: reserved ones if there are any, else those used, else S/N > 50."""
+    """Rows of the brightest stars that can judge the PSF: reserved ones if there are any, else used, or S/N > 50."""
     sources = visit.sources
     good = np.isfinite(sources["x"]) & np.isfinite(sources["y"]) & _alone(visit)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -199,7 +201,7 @@ class BlankSky:
 
 
 def blank_sky(coadd: Coadd, n: int, seed: int = 1) -> BlankSky | None:
-    """PSF fluxes at n random places whose stamp's core has no detected and no unfit pixel; None where there are under 10."""
+    """PSF fluxes at n random places whose stamp has no detected and no unfit pixel; None where there are under 10."""
     image, size = coadd.image, coadd.psf.size
     ny, nx = image.image.shape
     if ny <= size or nx <= size:

@@ -1,8 +1,9 @@
 """Metrics of the objects against the truth: pure functions on arrays and catalogues.
 
-Definitions. True S/N of a star is its flux over the error of an optimal PSF flux at its place in the coadd; of a galaxy the
-same for a Gaussian of the summed second moments. An object's best S/N is the highest of its bands. It is isolated if its
-neighbours bias an optimal flux by less than max(0.2 %, 0.1 sigma). Fractions carry Wilson's one-sigma interval.
+Definitions, where the truth does not bring its own: true S/N of a star is its flux over the error of an optimal PSF
+flux at its place in the coadd; of a galaxy the same for a Gaussian of the summed second moments. The best S/N is the
+highest of the bands. An object is isolated if its neighbours bias an optimal flux by less than max(0.2 %, 0.1 sigma).
+Fractions carry Wilson's one-sigma interval.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Metric:
 
     def as_row(self) -> dict:
         """Plain values for JSON: no NaN, None instead."""
-        numbers = {name: float(getattr(self, name)) if np.isfinite(getattr(self, name)) else None for name in ("value", "error")}
+        numbers = {name: float(getattr(self, name)) if np.isfinite(getattr(self, name)) else None
+                   for name in ("value", "error")}
         return {"key": self.key, "band": self.band, "label": self.label, **numbers, "unit": self.unit, "n": int(self.n),
                 "target": self.target or None, "ok": None if self.ok is None else bool(self.ok), "note": self.note}
 
@@ -89,7 +91,7 @@ class Truth:
     noise : band -> (n,) float64, nJy: error of a star's optimal PSF flux at that place; NaN outside the coadd
     psf_sigma : band -> float, arcsec
     usable : (n,) bool, on good pixels of a coadd
-    known_snr, known_isolated : band -> (n,), where the maker of the truth gives them; they replace what is computed here
+    known_snr, known_isolated : band -> (n,), where the truth brings them; they replace what is computed here
     """
 
     ra: np.ndarray
@@ -129,8 +131,8 @@ class Truth:
 def isolated(truth: Truth, band: str, config: ReportConfig) -> np.ndarray:
     """(n,) bool: neighbours bias the optimal flux in a band by less than max(0.2 %, 0.1 sigma).
 
-    The overlap of two profiles is that of Gaussians of their sizes in the core, with Moffat wings of exponent 2.5, wider
-    than those of the atmosphere's: it errs on the side of calling an object blended.
+    The overlap of two profiles is that of Gaussians of their sizes in the core, with Moffat wings of exponent 2.5,
+    wider than the atmosphere's: it errs on the side of calling an object blended.
     """
     if band in truth.known_isolated:
         return truth.known_isolated[band]
@@ -251,21 +253,24 @@ def completeness_metrics(comparison: Comparison, config: ReportConfig) -> list[M
                      note="isolated stars and galaxies on good coadd pixels, by the true S/N of their best band")
               for edges, value in zip(SNR_BINS, values)]
     values = completeness(truth.together(), comparison.found, use, SNR_BINS)
-    return result + [metric(f"completeness_together_{bin_name(*edges)}", f"completeness, S/N {range_text(*edges)} in all bands together",
-                            value, config, note="the same by the root of the sum of squares over the bands: the stricter measure")
+    return result + [metric(f"completeness_together_{bin_name(*edges)}",
+                            f"completeness, S/N {range_text(*edges)} in all bands together",
+                            value, config,
+                            note="the same by the root of the sum of squares over the bands: the stricter measure")
                      for edges, value in zip(SNR_BINS, values)]
 
 
 def purity_metrics(comparison: Comparison, config: ReportConfig) -> list[Metric]:
     """Spurious detections, and how many true counterparts are chance."""
     spurious = comparison.spurious
-    rule = (f"primary objects without a true object of S/N >= {config.faintest_truth:g} within {config.match_radius:g} arcsec; "
-            "nothing is excluded: halos of bright stars count")
+    rule = (f"primary objects without a true object of S/N >= {config.faintest_truth:g} within {config.match_radius:g} "
+            "arcsec; nothing is excluded: halos of bright stars count")
     known = comparison.best_snr >= config.faintest_truth
     density = _density(comparison.truth.ra[known], comparison.truth.dec[known])
     chance = -np.expm1(-density * np.pi * config.match_radius**2)
     return [metric("spurious", "spurious detections", fraction(int(spurious.sum()), len(spurious)), config, note=rule),
-            metric("chance_match", "chance of a random place to have a true object", Estimate(chance, np.nan, int(known.sum())),
+            metric("chance_match", "chance of a random place to have a true object",
+                   Estimate(chance, np.nan, int(known.sum())),
                    config, note="so many spurious detections go unseen, as a fraction")]
 
 
@@ -320,8 +325,8 @@ def duplicate_pairs(objects: Catalogue, radius: float, true_of=None) -> tuple[np
     ----------
     objects : Catalogue with coord_ra, coord_dec, tract, patch; only primary rows
     radius : float, arcsec
-    true_of : (n_objects,) int, index of the true counterpart (each used once), -1 for none. A pair whose two objects have a
-        counterpart each is real. None (no truth known): every such pair counts.
+    true_of : (n_objects,) int, index of the true counterpart (each used once), -1 for none. A pair whose two objects
+        have a counterpart each is real. None (no truth known): every such pair counts.
 
     Returns
     -------
@@ -347,12 +352,13 @@ def duplicate_metric(objects: Catalogue, comparison: Comparison | None, config: 
     else:
         note += "; real close pairs are among them"
     i, _ = duplicate_pairs(objects, config.duplicate_radius, true_of)
-    made = metric("duplicates", "duplicates over borders", Estimate(float(len(i)), np.nan, len(objects)), config, note=note)
+    made = metric("duplicates", "duplicates over borders", Estimate(float(len(i)), np.nan, len(objects)), config,
+                  note=note)
     return made if comparison is not None else replace(made, low=None, high=None)
 
 
 def roc_area(score, positive) -> Estimate:
-    """Area under the ROC curve of a score that is higher for positives, ties counted half; error of Hanley & McNeil (1982)."""
+    """Area under the ROC curve of a score that is higher for positives, ties half; error of Hanley & McNeil (1982)."""
     score, positive = np.asarray(score, float), np.asarray(positive, bool)
     good = np.isfinite(score)
     score, positive = score[good], positive[good]
@@ -380,12 +386,14 @@ def separation_metrics(comparison: Comparison, band: str, config: ReportConfig) 
     for low, high in ((5.0, 10.0), (10.0, 20.0), (20.0, 50.0)):
         inside = use & (snr >= low) & (snr < high)
         result.append(metric(f"roc_area_{bin_name(low, high)}", f"star/galaxy ROC area, S/N {range_text(low, high)}",
-                             roc_area(score[inside], galaxy[inside]), config, band=band, note=f"of {columns[0]}, isolated objects"))
+                             roc_area(score[inside], galaxy[inside]), config, band=band,
+                             note=f"of {columns[0]}, isolated objects"))
     inside = use & (snr >= 20.0) & np.isfinite(score)
     for key, label, which, wrong in (("stars_as_galaxies", "stars called galaxies", ~galaxy, score > 0.5),
                                      ("galaxies_as_stars", "galaxies called stars", galaxy, score <= 0.5)):
         value = fraction(int((inside & which & wrong).sum()), int((inside & which).sum()))
-        result.append(metric(key, label, value, config, band=band, note=f"{columns[0]} > 0.5 is a galaxy; S/N > 20, isolated"))
+        result.append(metric(key, label, value, config, band=band,
+                             note=f"{columns[0]} > 0.5 is a galaxy; S/N > 20, isolated"))
     return result
 
 

@@ -23,7 +23,8 @@ __all__ = ["all_metrics", "make_report", "metric_lines", "render", "verdict_of",
 
 MOST_FAILURES = 200
 CONTENTS = (("summary", "Summary"), ("pictures", "Pictures"), ("objects", "Objects"), ("counts", "Tracts and patches"),
-            ("visits", "Visits"), ("failures", "Failures"), ("run", "Stages and timings"), ("configuration", "Configuration"),
+            ("visits", "Visits"), ("failures", "Failures"), ("run", "Stages and timings"),
+            ("configuration", "Configuration"),
             ("versions", "Software"))
 
 
@@ -40,7 +41,8 @@ def make_report(inputs: Inputs, folder: str | Path, config: ReportConfig | None 
     if inputs.objects is not None and inputs.truth is not None:
         comparison = compare(inputs.objects, inputs.truth, config)
     metrics = all_metrics(inputs, comparison, config)
-    return write_report(render(inputs, metrics, figures_of(inputs, comparison, config), config), metrics, inputs, Path(folder))
+    return write_report(render(inputs, metrics, figures_of(inputs, comparison, config), config), metrics, inputs,
+                        Path(folder))
 
 
 def all_metrics(inputs: Inputs, comparison: Comparison | None, config: ReportConfig) -> list[Metric]:
@@ -62,7 +64,8 @@ def verdict_of(metrics: list[Metric], inputs: Inputs) -> dict[str, str]:
     failed = [item for item in metrics if item.ok is False]
     unknown = [item for item in metrics if item.ok is None and item.target]
     met = sum(item.ok is True for item in metrics)
-    parts = [f"{met} of {met + len(failed) + len(unknown)} targets met"] if met or failed or unknown else ["no targets to judge"]
+    judged = met + len(failed) + len(unknown)
+    parts = [f"{met} of {judged} targets met" if judged else "no targets to judge"]
     if unknown:
         parts.append(f"{len(unknown)} not measured")
     if inputs.failures:
@@ -107,7 +110,8 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
         result[section].append({"title": title, "caption": caption, "uri": data_uri(figure, **more)})
 
     for k, picture in enumerate(inputs.pictures[:config.pictures]):
-        add("pictures", picture.title, "White: inner boxes of patches. Dashed: border of the tract. Circles: stars, squares: galaxies.",
+        add("pictures", picture.title,
+            "White: inner boxes of patches. Dashed: border of the tract. Circles: stars, squares: galaxies.",
             plot_sky.picture_figure(picture, None if inputs.objects is None else primary(inputs.objects), config.color),
             colours=128)
     if comparison is not None and len(comparison.objects):
@@ -117,14 +121,19 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
             plot_objects.flux_figure(comparison))
         add("objects", "Star/galaxy separation", "Above the dashed line an object is called a galaxy.",
             plot_objects.separation_figure(comparison))
-        add("objects", "Pulls", "Values beyond 5 are counted in the outermost bins.", plot_objects.pull_figure(comparison, config))
-        add("objects", "Positions", "Offsets of isolated stars from the truth.", plot_objects.position_figure(comparison, config))
+        add("objects", "Pulls", "Values beyond 5 are counted in the outermost bins.",
+            plot_objects.pull_figure(comparison, config))
+        add("objects", "Positions", "Offsets of isolated stars from the truth.",
+            plot_objects.position_figure(comparison, config))
     if inputs.visits:
-        add("visits", "Footprints", "Outlines of the detectors; black: inner boxes of the patches, with tract and patch numbers.",
+        add("visits", "Footprints",
+            "Outlines of the detectors; black: inner boxes of the patches, with tract and patch numbers.",
             plot_sky.footprint_figure(inputs.visits, inputs.patches))
-        add("visits", "Visits", "Points: median over the detectors; bars: least and greatest.", plot_visits.visit_figure(inputs.visits))
+        add("visits", "Visits", "Points: median over the detectors; bars: least and greatest.",
+            plot_visits.visit_figure(inputs.visits))
         if any(row.psf is not None for row in inputs.visits):
-            add("visits", "PSF over the focal plane", "All visits together. Lines: direction and size of the ellipticity.",
+            add("visits", "PSF over the focal plane",
+                "All visits together. Lines: direction and size of the ellipticity.",
                 plot_visits.psf_map_figure(inputs.visits))
             add("visits", "PSF residuals", "Stars less model, each over its flux, weighted mean over the stars.",
                 plot_visits.psf_stamp_figure(inputs.visits))
@@ -143,8 +152,10 @@ def render(inputs: Inputs, metrics: list[Metric], figures: dict, config: ReportC
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable)
     shown = [_shown(item) for item in metrics]
     values = {
-        "title": config.title or inputs.name, "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": __version__, "bands": inputs.bands, "verdict": verdict_of(metrics, inputs), "missing": inputs.missing,
+        "title": config.title or inputs.name,
+        "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": __version__, "bands": inputs.bands, "verdict": verdict_of(metrics, inputs),
+        "missing": inputs.missing,
         "tiles": _tiles(inputs), "judged": [item for item in shown if item["target"]],
         "others": [item for item in shown if not item["target"]],
         "notes": list(dict.fromkeys((item.label, item.note) for item in metrics if item.note)), "figures": figures,
@@ -154,10 +165,13 @@ def render(inputs: Inputs, metrics: list[Metric], figures: dict, config: ReportC
         "failures_left": max(0, len(inputs.failures) - MOST_FAILURES),
         "states": _table(("stage", "#done", "#failed", "#of"), [
             (item.stage, item.done, item.failed, "?" if item.total is None else item.total) for item in inputs.states]),
-        "timings": _table(("stage", "kind", "#ranks", "#least [s]", "#mean [s]", "#most [s]", "#on rank", "#share [%]"), [
-            (row["stage"], row["kind"], row["ranks"], *(f"{row[name]:.2f}" for name in ("least", "mean", "most")), row["most_rank"],
+        "timings": _table(("stage", "kind", "#ranks", "#least [s]", "#mean [s]", "#most [s]", "#on rank", "#share [%]"),
+                          [
+            (row["stage"], row["kind"], row["ranks"], *(f"{row[name]:.2f}" for name in ("least", "mean", "most")),
+             row["most_rank"],
              f"{100 * row['share']:.1f}") for row in plot_run.timing_rows(inputs.timings)]),
-        "configuration": inputs.configuration, "versions": _table(("software", "version"), sorted(inputs.versions.items()))}
+        "configuration": inputs.configuration,
+        "versions": _table(("software", "version"), sorted(inputs.versions.items()))}
     there = {"pictures": figures["pictures"], "objects": figures["objects"], "counts": values["counts"]["rows"],
              "visits": figures["visits"] or values["visits"]["rows"], "configuration": inputs.configuration,
              "versions": inputs.versions}
@@ -174,7 +188,8 @@ def _printable(value):
 
 def _shown(item: Metric) -> dict:
     kind, mark = {True: ("good", "met"), False: ("bad", "missed"), None: ("open", "not measured")}[item.ok]
-    return {"label": item.label, "band": item.band, "text": number(item.value, item.error), "unit": item.unit, "n": f"{item.n:,}",
+    return {"label": item.label, "band": item.band, "text": number(item.value, item.error), "unit": item.unit,
+            "n": f"{item.n:,}",
             "target": item.target, "note": item.note, "kind": kind, "mark": mark if item.target else ""}
 
 
@@ -205,7 +220,8 @@ def _counts(inputs: Inputs) -> dict:
         inside = (objects["tract"] == tract) & (objects["patch"] == patch)
         depths = []
         for band in inputs.bands:
-            errors = objects[f"{band}_psfFluxErr"][inside].astype(float) if f"{band}_psfFluxErr" in objects else np.empty(0)
+            name = f"{band}_psfFluxErr"
+            errors = objects[name][inside].astype(float) if name in objects else np.empty(0)
             errors = errors[np.isfinite(errors) & (errors > 0)]
             depths.append(f"{31.4 - 2.5 * np.log10(5.0 * np.percentile(errors, 25)):.2f}" if len(errors) else "–")
         rows.append((tract, patch, f"{int(inside.sum()):,}", *depths))
@@ -214,7 +230,8 @@ def _counts(inputs: Inputs) -> dict:
 
 def _visits(inputs: Inputs) -> dict:
     names = (("seeing", "seeing [arcsec]", 2), ("sky", "sky [electron]", 1), ("zero_point", "zero point [mag]", 3),
-             ("zero_point_scatter", "scatter [mag]", 3), ("depth", "5 sigma depth [mag]", 2), ("astrometric_rms_east", "east rms [mas]", 1),
+             ("zero_point_scatter", "scatter [mag]", 3), ("depth", "5 sigma depth [mag]", 2),
+             ("astrometric_rms_east", "east rms [mas]", 1),
              ("astrometric_rms_north", "north rms [mas]", 1), ("n_sources", "sources", 0), ("n_stars", "stars", 0))
     rows = []
     for _, visit, band in sorted({(np.nan_to_num(row.mjd), row.visit, row.band) for row in inputs.visits}):

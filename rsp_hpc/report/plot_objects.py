@@ -1,4 +1,4 @@
-"""Figures of the objects: completeness, fluxes, pulls, positions, separation. One function each, plain inputs, returns a figure."""
+"""Figures of the objects: completeness, fluxes, pulls, positions, separation. Each function returns a figure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ def completeness_figure(comparison: Comparison, config: ReportConfig):
     bins = list(zip(edges[:-1], edges[1:]))
     truth = comparison.truth
     use = truth.usable & comparison.best_isolated
-    for label, some, colour, marker in (("stars", truth.is_star, "#2a7fb8", "o"), ("galaxies", ~truth.is_star, "#d98c00", "s")):
+    for label, some, colour, marker in (("stars", truth.is_star, "#2a7fb8", "o"),
+                                        ("galaxies", ~truth.is_star, "#d98c00", "s")):
         values = completeness(comparison.best_snr, comparison.found, use & some, bins)
         x = np.sqrt(edges[:-1] * edges[1:]) * (1.015 if marker == "s" else 0.985)
         known = np.array([value.n > 0 for value in values])
         if known.any():
-            axes.errorbar(x[known], np.array([v.value for v in values])[known], np.array([v.error for v in values])[known],
+            axes.errorbar(x[known], np.array([v.value for v in values])[known],
+                          np.array([v.error for v in values])[known],
                           color=colour, marker=marker, ms=4, capsize=2, label=f"{label} ({sum(v.n for v in values):,})")
     for name, low, high in (("completeness_5_7", 5, 7), ("completeness_10_20", 10, 20)):
         limit = config.target(name)[0]
         if limit is not None:
             axes.hlines(limit, low, high, color="#c8443b", lw=2.5, zorder=5, label="target" if low == 5 else None)
-    axes.set(xscale="log", xlim=(2, 100), ylim=(-0.02, 1.05), xlabel="true S/N in the best band", ylabel="fraction found",
+    axes.set(xscale="log", xlim=(2, 100), ylim=(-0.02, 1.05), xlabel="true S/N in the best band",
+             ylabel="fraction found",
              title="Completeness of isolated objects")
     axes.set_xticks([2, 3, 5, 7, 10, 20, 50, 100], labels=["2", "3", "5", "7", "10", "20", "50", "100"], minor=False)
     axes.minorticks_off()
@@ -53,7 +56,8 @@ def flux_figure(comparison: Comparison):
         _running_median(panel, magnitude, residual)
         spread = np.nanmax(np.abs(finite_limits(residual, 5, 95))) if len(residual) else 1.0
         panel.set(ylim=(-max(spread, 10.0), max(spread, 10.0)), ylabel="PSF - true\n[mmag]")
-        panel.text(0.015, 0.93, f"{band}  ({len(row):,} stars)", transform=panel.transAxes, va="top", weight="bold", color=band_colour(band))
+        panel.text(0.015, 0.93, f"{band}  ({len(row):,} stars)", transform=panel.transAxes, va="top", weight="bold",
+                   color=band_colour(band))
     if not bands:
         note_empty(axes[0, 0], "no band in common with the truth")
     axes[-1, 0].set_xlabel("true magnitude [AB]")
@@ -68,7 +72,8 @@ def _running_median(axes, x, y, least: int = 8) -> None:
     pieces = np.array_split(np.argsort(x), int(np.clip(len(x) // 25, 2, 12)))
     middle = [np.median(x[piece]) for piece in pieces]
     centre = [median(y[piece]) for piece in pieces]
-    axes.errorbar(middle, [c.value for c in centre], [c.error for c in centre], color="#111111", marker="o", ms=3.5, lw=1.2, capsize=2)
+    axes.errorbar(middle, [c.value for c in centre], [c.error for c in centre], color="#111111", marker="o", ms=3.5,
+                  lw=1.2, capsize=2)
 
 
 @styled
@@ -92,8 +97,8 @@ def pull_figure(comparison: Comparison, config: ReportConfig):
             panel.hist(np.clip(pulls, -4.99, 4.99), edges, density=True, color=colour, alpha=0.65)
         panel.plot(grid, np.exp(-0.5 * grid**2) / np.sqrt(2 * np.pi), color="#111111", lw=1.2)
         centre, spread = median(pulls), width(pulls)
-        text = f"median {centre.value:+.2f}±{centre.error:.2f}\nwidth {spread.value:.2f}±{spread.error:.2f}" if spread.n > 1 else "no data"
-        panel.text(0.03, 0.97, text, transform=panel.transAxes, va="top", fontsize=7)
+        text = f"median {centre.value:+.2f}±{centre.error:.2f}\nwidth {spread.value:.2f}±{spread.error:.2f}"
+        panel.text(0.03, 0.97, text if spread.n > 1 else "no data", transform=panel.transAxes, va="top", fontsize=7)
         panel.set_title(f"{label}  (n = {len(pulls):,})", fontsize=8.5)
         panel.set(xlim=(-5, 5), ylim=(0, 0.62))
     for panel in axes.ravel()[len(sets):]:
@@ -117,7 +122,8 @@ def position_figure(comparison: Comparison, config: ReportConfig):
     panel.axhline(0, color="#222222", lw=0.8)
     panel.axvline(0, color="#222222", lw=0.8)
     panel.plot(1000 * east[bright], 1000 * north[bright], ".", ms=3, alpha=0.6, color="#2a7fb8", rasterized=True)
-    limit = max(np.abs(finite_limits(np.r_[1000 * east[bright], 1000 * north[bright]], 1, 99))) if bright.any() else 10.0
+    both = 1000 * np.r_[east[bright], north[bright]]
+    limit = max(np.abs(finite_limits(both, 1, 99))) if len(both) else 10.0
     panel.set(xlim=(limit, -limit), ylim=(-limit, limit), aspect="equal", xlabel="east [mas]", ylabel="north [mas]",
               title=f"S/N > {config.position_snr:g}  (n = {bright.sum():,})")
     panel = axes[0, 1]
@@ -135,7 +141,8 @@ def position_figure(comparison: Comparison, config: ReportConfig):
 @styled
 def separation_figure(comparison: Comparison):
     """Extendedness of true stars and galaxies against S/N, a panel per band."""
-    names = {band: next((name for name in (f"{band}_sizeExtendedness", f"{band}_extendedness") if name in comparison.objects), "")
+    names = {band: next((name for name in (f"{band}_sizeExtendedness", f"{band}_extendedness")
+                         if name in comparison.objects), "")
              for band in comparison.bands}
     bands = [band for band in comparison.bands if names[band]]
     figure, axes = new_figure(max(2.6 * len(bands), 4.0), 3.2, 1, max(len(bands), 1), sharey=True)
@@ -144,7 +151,8 @@ def separation_figure(comparison: Comparison):
         score = comparison.objects[names[band]][comparison.row].astype(float)
         use = comparison.isolated[band][comparison.true] & (snr > 3)
         for label, some, colour in (("galaxies", ~star, "#d98c00"), ("stars", star, "#2a7fb8")):
-            panel.plot(snr[use & some], score[use & some], ".", ms=3, alpha=0.5, color=colour, label=label, rasterized=True)
+            panel.plot(snr[use & some], score[use & some], ".", ms=3, alpha=0.5, color=colour, label=label,
+                       rasterized=True)
         panel.axhline(0.5, color="#222222", lw=0.8, ls="--")
         log_axis(panel)
         panel.tick_params(axis="x", rotation=45)

@@ -6,6 +6,7 @@ import numpy as np
 
 from .figure import OTHERS, note_empty, one_figure, styled
 from .inputs import Span, Timing
+from .robust import evenly
 
 __all__ = ["KINDS", "gantt_figure", "timing_figure", "timing_rows"]
 
@@ -13,15 +14,17 @@ KINDS = {"compute": "#2a7fb8", "read": "#3a9a4b", "write": "#d98c00", "mpi": "#7
 
 
 def timing_rows(timings: list[Timing]) -> list[dict]:
-    """Per stage and kind: least, mean and greatest seconds over the ranks, share of the stage's rank-seconds, rank of the most."""
+    """Per stage and kind: least, mean and most seconds over the ranks, share of the stage's time, slowest rank."""
     result = []
     for stage in dict.fromkeys(item.stage for item in timings):
         some = [item for item in timings if item.stage == stage]
         total = sum(sum(item.seconds.values()) for item in some)
         for kind in dict.fromkeys(kind for item in some for kind in item.seconds):
             values = np.array([item.seconds.get(kind, 0.0) for item in some])
-            result.append({"stage": stage, "kind": kind, "ranks": len(some), "least": float(values.min()), "mean": float(values.mean()),
-                           "most": float(values.max()), "share": float(values.sum() / total) if total > 0 else float("nan"),
+            result.append({"stage": stage, "kind": kind, "ranks": len(some), "least": float(values.min()),
+                           "mean": float(values.mean()),
+                           "most": float(values.max()), "share": float(values.sum() / total)
+                           if total > 0 else float("nan"),
                            "most_rank": some[int(values.argmax())].rank})
     return result
 
@@ -38,13 +41,16 @@ def timing_figure(timings: list[Timing]):
     start = np.zeros(len(stages))
     kinds = list(dict.fromkeys([kind for kind in KINDS] + [kind for item in timings for kind in item.seconds]))
     for k, kind in enumerate(kinds):
-        values = np.array([np.mean([item.seconds.get(kind, 0.0) for item in timings if item.stage == stage]) for stage in stages])
+        values = np.array([np.mean([item.seconds.get(kind, 0.0) for item in timings if item.stage == stage])
+                           for stage in stages])
         if values.any():
             axes.barh(place, values, left=start, color=KINDS.get(kind, OTHERS[k % len(OTHERS)]), height=0.6, label=kind)
             start += values
-    busy = [[sum(value for kind, value in item.seconds.items() if kind != "wait") for item in timings if item.stage == stage]
+    busy = [[sum(value for kind, value in item.seconds.items() if kind != "wait") for item in timings
+             if item.stage == stage]
             for stage in stages]
-    axes.errorbar([np.mean(b) for b in busy], place, xerr=[[np.mean(b) - min(b) for b in busy], [max(b) - np.mean(b) for b in busy]],
+    axes.errorbar([np.mean(b) for b in busy], place, xerr=[[np.mean(b) - min(b) for b in busy],
+                                                           [max(b) - np.mean(b) for b in busy]],
                   fmt="|", color="#111111", capsize=3, lw=1.2, label="busy: least, mean, most")
     axes.set_yticks(place, stages)
     axes.invert_yaxis()
@@ -58,7 +64,7 @@ def timing_figure(timings: list[Timing]):
 def gantt_figure(spans: list[Span], most: int = 64):
     """What each rank worked on when; at most `most` ranks are drawn, evenly chosen."""
     ranks = sorted({span.rank for span in spans})
-    shown = [ranks[k] for k in np.unique(np.linspace(0, len(ranks) - 1, min(most, len(ranks))).astype(int))] if ranks else []
+    shown = [ranks[k] for k in evenly(len(ranks), most)]
     figure, axes = one_figure(7.4, 1.4 + 0.22 * max(len(shown), 2))
     if not spans:
         note_empty(axes, "no times of parts")
@@ -66,7 +72,8 @@ def gantt_figure(spans: list[Span], most: int = 64):
     line = {rank: k for k, rank in enumerate(shown)}
     for k, stage in enumerate(dict.fromkeys(span.stage for span in spans)):
         some = [span for span in spans if span.stage == stage and span.rank in line]
-        axes.barh([line[span.rank] for span in some], [span.end - span.start for span in some], left=[span.start for span in some],
+        axes.barh([line[span.rank] for span in some], [span.end - span.start for span in some],
+                  left=[span.start for span in some],
                   height=0.8, color=OTHERS[k % len(OTHERS)], edgecolor="white", linewidth=0.4, label=stage)
     axes.set_yticks(range(len(shown)), [str(rank) for rank in shown], fontsize=7 if len(shown) < 40 else 5)
     axes.invert_yaxis()

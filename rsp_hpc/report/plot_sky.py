@@ -35,7 +35,8 @@ def footprint_figure(visits: list[VisitRow], patches: list[PatchArea]):
 
     for band in in_order(row.band for row in visits):
         some = [_tangent(row.corners, ra0, dec0) for row in visits if row.band == band and row.corners is not None]
-        axes.add_collection(PolyCollection(some, facecolors=band_colour(band), edgecolors=band_colour(band), alpha=0.06, lw=0))
+        axes.add_collection(PolyCollection(some, facecolors=band_colour(band), edgecolors=band_colour(band), alpha=0.06,
+                                           lw=0))
         axes.add_collection(PolyCollection(some, facecolors="none", edgecolors=band_colour(band), alpha=0.7, lw=0.8))
         axes.plot([], [], color=band_colour(band), lw=2, label=f"{band} ({len(some)} detector images)")
     flat = [(area, _tangent(area.corners, ra0, dec0)) for area in patches]
@@ -71,7 +72,7 @@ def _tract_labels(axes, flat: list[tuple[PatchArea, np.ndarray]], xlim, ylim) ->
 
 
 def choose_rgb(bands) -> tuple[str, str, str] | None:
-    """Three bands for red, green, blue, reddest first: i r g where they exist, else spread over what there is; None for none."""
+    """Three bands for red, green, blue: i r g where they exist, else spread over what there is; None for none."""
     order = in_order(bands)
     if not order:
         return None
@@ -83,7 +84,8 @@ def choose_rgb(bands) -> tuple[str, str, str] | None:
 def colour_image(red: np.ndarray, green: np.ndarray, blue: np.ndarray, softening: float = 2.5) -> np.ndarray:
     """(ny, nx, 3) float in [0, 1]: an asinh stretch of the mean that keeps colours (Lupton et al. 2004, PASP 116, 133).
 
-    Each plane is in units of its sky noise; black lies 1.5 sigma below the sky, white at 150 sigma. Pixels without data in some band are grey by the bands they have; without any they are dark grey.
+    Each plane is in units of its sky noise; black lies 1.5 sigma below the sky, white at 150 sigma. Pixels without
+    data in a band get the mean of the bands they have; those without any are dark grey.
     """
     planes = np.stack([_in_sigma(plane) for plane in (red, green, blue)])
     known = np.isfinite(planes)
@@ -117,7 +119,8 @@ def picture_figure(picture: Picture, objects: Catalogue | None, colours: tuple[s
     """
     ny, nx = next(iter(picture.images.values())).shape
     figure, axes = one_figure(6.6, float(np.clip(6.6 * ny / nx, 2.5, 8.0)) + 0.7)
-    red, green, blue = colours if len(colours) == 3 and set(colours) <= set(picture.images) else choose_rgb(picture.images)
+    there = len(colours) == 3 and set(colours) <= set(picture.images)
+    red, green, blue = colours if there else choose_rgb(picture.images)
     box, step = picture.box, picture.step
     extent = (box.x0 - 0.5, box.x0 - 0.5 + nx * step, box.y0 - 0.5, box.y0 - 0.5 + ny * step)
     axes.imshow(colour_image(*(picture.images[band] for band in (red, green, blue))), origin="lower", extent=extent,
@@ -133,7 +136,8 @@ def picture_figure(picture: Picture, objects: Catalogue | None, colours: tuple[s
         axes.plot(*np.asarray(border).T, color="#ff5d8f", lw=1.3, ls="--")
     if objects is not None and len(objects):
         _mark(axes, picture, objects)
-    axes.set(xlim=extent[:2], ylim=extent[2:], xlabel="x in the tract [pixel]", ylabel="y in the tract [pixel]", title=picture.title)
+    axes.set(xlim=extent[:2], ylim=extent[2:], xlabel="x in the tract [pixel]", ylabel="y in the tract [pixel]",
+             title=picture.title)
     axes.grid(False)
     axes.set_aspect("equal")
     handles = axes.get_legend_handles_labels()
@@ -160,8 +164,10 @@ def _mark(axes, picture: Picture, objects: Catalogue) -> None:
         rows = rows[np.argsort(-np.nan_to_num(objects[f"{band}_psfFlux"][rows]))][:MOST_MARKS]
     extended = _extendedness(objects, rows)
     size = float(np.clip(9000.0 / max(len(rows), 1), 6.0, 60.0))
-    for label, some, marker, colour in (("stars", ~(extended > 0.5), "o", STAR), ("galaxies", extended > 0.5, "s", GALAXY)):
-        axes.scatter(x[rows[some]], y[rows[some]], s=size, marker=marker, facecolors="none", edgecolors=colour, linewidths=0.7,
+    for label, some, marker, colour in (("stars", ~(extended > 0.5), "o", STAR),
+                                        ("galaxies", extended > 0.5, "s", GALAXY)):
+        axes.scatter(x[rows[some]], y[rows[some]], s=size, marker=marker, facecolors="none", edgecolors=colour,
+                     linewidths=0.7,
                      label=f"{label} ({int(some.sum()):,})")
 
 
@@ -174,4 +180,5 @@ def _extendedness(objects: Catalogue, rows: np.ndarray) -> np.ndarray:
         return np.full(len(rows), np.nan)
     table = np.stack([objects[name][rows].astype(float) for name in names])
     known = np.isfinite(table)
-    return np.where(known.any(axis=0), np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1), np.nan)
+    return np.where(known.any(axis=0), np.where(known, table, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1),
+                    np.nan)

@@ -16,7 +16,7 @@ PANELS = (("seeing", "seeing [arcsec]"), ("sky", "sky [electron]"), ("zero_point
 
 @styled
 def visit_figure(rows: list[VisitRow]):
-    """Seeing, sky, zero point, depth and scatters of every visit: median over its detectors, bar from least to greatest."""
+    """Seeing, sky, zero point, depth, scatters of every visit: median of its detectors, bar from least to greatest."""
     shown = [(name, label) for name, label in PANELS if np.isfinite(column(rows, name)).any()]
     if not shown:
         figure, axes = one_figure()
@@ -24,19 +24,22 @@ def visit_figure(rows: list[VisitRow]):
         return figure
     lines = -(-len(shown) // 2)
     figure, axes = new_figure(7.4, 0.8 + 1.75 * lines, lines, 2, sharex=True)
-    visits = sorted({(row.mjd, row.visit, row.band) for row in rows}, key=lambda item: (np.nan_to_num(item[0], nan=1e9), item[1]))
+    visits = sorted({(row.mjd, row.visit, row.band) for row in rows},
+                    key=lambda item: (np.nan_to_num(item[0], nan=1e9), item[1]))
     for panel, (name, label) in zip(axes.ravel(), shown):
         for band in in_order(band for _, _, band in visits):
             points = [(k, *_span(rows, visit, name)) for k, (_, visit, own) in enumerate(visits) if own == band]
             x, middle, low, high = np.array(points, float).T
-            panel.errorbar(x, middle, [middle - low, high - middle], fmt="o", ms=4, lw=1, capsize=2, color=band_colour(band), label=band)
+            panel.errorbar(x, middle, [middle - low, high - middle], fmt="o", ms=4, lw=1, capsize=2,
+                           color=band_colour(band), label=band)
         panel.set_ylabel(label)
         panel.ticklabel_format(axis="y", useOffset=False)
     for panel in axes.ravel()[len(shown):]:
         panel.set_visible(False)
     step = max(1, len(visits) // 12)
     for panel in axes.ravel()[max(len(shown) - 2, 0):len(shown)]:
-        panel.set_xticks(range(0, len(visits), step), [str(visits[k][1]) for k in range(0, len(visits), step)], rotation=60, ha="right")
+        panel.set_xticks(range(0, len(visits), step), [str(visits[k][1]) for k in range(0, len(visits), step)],
+                         rotation=60, ha="right")
         panel.set_xlabel("visit, in order of time")
         panel.tick_params(labelbottom=True)
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -52,7 +55,7 @@ def _span(rows: list[VisitRow], visit: int, name: str) -> tuple[float, float, fl
 
 @styled
 def psf_map_figure(rows: list[VisitRow], pixel_size: float = 0.01):
-    """Means of all visits' stars in cells of the focal plane: relative size residual, shapes, and what the model leaves of them.
+    """Means of all visits' stars in cells of the focal plane: size residual, shapes, and what the model leaves of them.
 
     Parameters
     ----------
@@ -72,7 +75,8 @@ def psf_map_figure(rows: list[VisitRow], pixel_size: float = 0.01):
     x, y, size, star, left = _cells(x, y, 100.0 * size, star, left)
     panel = axes[0, 0]
     bound = max(np.abs(finite_limits(size, 2, 98, 0.0)).max(), 1e-3)
-    points = panel.scatter(x, y, c=size, s=36, marker="s", cmap="RdBu_r", vmin=-bound, vmax=bound, edgecolors="#77777788", linewidths=0.3)
+    points = panel.scatter(x, y, c=size, s=36, marker="s", cmap="RdBu_r", vmin=-bound, vmax=bound,
+                           edgecolors="#77777788", linewidths=0.3)
     figure.colorbar(points, ax=panel, label="size: (T star - T model) / T model [%]", shrink=0.85)
     panel.set(title="PSF size residual", ylabel="focal plane y [mm]")
     typical = max(float(np.percentile(np.hypot(*star.T), 80)), 1e-3)
@@ -80,13 +84,15 @@ def psf_map_figure(rows: list[VisitRow], pixel_size: float = 0.01):
     for shape, colour, label, thick in ((star, "#999999", f"stars; this long: |e| = {typical:.3f}", 0.006),
                                         (left, "#c8443b", "stars - model", 0.004)):
         angle, long = 0.5 * np.arctan2(shape[:, 1], shape[:, 0]), length * np.hypot(*shape.T)
-        axes[0, 1].quiver(x, y, long * np.cos(angle), long * np.sin(angle), angles="xy", scale_units="xy", scale=1.0, pivot="mid",
+        axes[0, 1].quiver(x, y, long * np.cos(angle), long * np.sin(angle), angles="xy", scale_units="xy", scale=1.0,
+                          pivot="mid",
                           headwidth=0, headlength=0, headaxislength=0, width=thick, color=colour)
         axes[0, 1].plot([], [], color=colour, lw=2, label=label)
     axes[0, 1].set_title("PSF shape, and what the model leaves")
     room = 0.08 * max(np.ptp(x), np.ptp(y), 1e-3)
     for panel in axes[0]:
-        panel.set(aspect="equal", xlabel="focal plane x [mm]", xlim=(x.min() - room, x.max() + room), ylim=(y.min() - room, y.max() + room))
+        panel.set(aspect="equal", xlabel="focal plane x [mm]", xlim=(x.min() - room, x.max() + room),
+                  ylim=(y.min() - room, y.max() + room))
     handles, labels = axes[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
@@ -101,7 +107,8 @@ def _cells(x, y, *values, across: int = 20) -> list[np.ndarray]:
     count = np.bincount(cell)
 
     def mean(value):
-        return np.bincount(cell, value) / count if value.ndim == 1 else np.stack([mean(part) for part in value.T], axis=-1)
+        return np.bincount(cell, value) / count if value.ndim == 1 else np.stack([mean(part) for part in value.T],
+                                                                                 axis=-1)
 
     return [mean(value) for value in (x, y, *values)]
 
@@ -133,7 +140,8 @@ def psf_stamp_figure(rows: list[VisitRow]):
                 (line[0], np.arcsinh(100.0 * model / peak), (0, np.arcsinh(100.0)), "magma", None),
                 (line[1], ratio, (-bound, bound), "RdBu_r", "% of the peak"),
                 (line[2], stack / error, (-5, 5), "RdBu_r", "sigma")):
-            shown = panel.imshow(values, origin="lower", vmin=limits[0], vmax=limits[1], cmap=colours, interpolation="nearest")
+            shown = panel.imshow(values, origin="lower", vmin=limits[0], vmax=limits[1], cmap=colours,
+                                 interpolation="nearest")
             if label:
                 figure.colorbar(shown, ax=panel, label=label, shrink=0.85)
             panel.set(xticks=[], yticks=[])

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-__all__ = ["Estimate", "fraction", "match_sky", "median", "neighbours", "offsets", "unit_vectors", "weighted_mean", "width"]
+__all__ = ["Estimate", "evenly", "fraction", "match_sky", "median", "neighbours", "offsets", "unit_vectors",
+           "weighted_mean", "width"]
 
 NOTHING = float("nan")
 
@@ -64,6 +65,11 @@ def weighted_mean(values, errors, clip: float = 4.0) -> Estimate:
     mean = float(np.sum(weight * values[keep]) / weight.sum())
     error = np.sqrt(np.sum(weight**2 * (values[keep] - mean) ** 2)) / weight.sum()
     return Estimate(mean, float(error), int(keep.sum()))
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0 ... n - 1, evenly spaced, first and last included."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).astype(int)).tolist() if n > 0 else []
 
 
 def fraction(hits: int, n: int) -> Estimate:

@@ -1,4 +1,4 @@
-"""Metrics of the visits: zero points and positions against truth and reference, PSF residuals, repeated measurements."""
+"""Metrics of the visits: zero points and positions against truth and reference, PSF residuals, repeated epochs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class VisitRow:
     mjd : float
     corners : (4, 2) float64, ICRS degrees, or None
     center : (x, y) of the detector on the focal plane, mm, or None
-    values : seeing [arcsec], sky [electron], sky_noise [electron], zero_point, zero_point_err, zero_point_scatter [mag],
-        true_zero_point [mag], depth [mag], n_sources, n_stars, astrometric_rms_east, astrometric_rms_north [mas], seconds
+    values : seeing [arcsec], sky [electron], sky_noise [electron], zero_point, zero_point_err, zero_point_scatter,
+        true_zero_point, depth [mag], n_sources, n_stars, astrometric_rms_east, astrometric_rms_north [mas], seconds
     psf : PsfSample or None
     """
 
@@ -81,15 +81,17 @@ def psf_metrics(rows: list[VisitRow], config: ReportConfig) -> list[Metric]:
         size = np.concatenate([sample.size_residual for sample in samples])
         shape = np.concatenate([sample.shape_star - sample.shape_model for sample in samples])
         note = "reserved stars where there are any, else the PSF's own, or stars of S/N > 50"
-        result.append(metric("psf_size_residual", "PSF size residual, dT/T", median(100.0 * size), config, unit="%", band=band,
+        result.append(metric("psf_size_residual", "PSF size residual, dT/T", median(100.0 * size), config, unit="%",
+                             band=band,
                              note=note))
-        result += [metric(f"psf_shape_residual_e{axis + 1}", f"PSF shape residual, e{axis + 1}", median(shape[:, axis]), config,
+        result += [metric(f"psf_shape_residual_e{axis + 1}", f"PSF shape residual, e{axis + 1}", median(shape[:, axis]),
+                          config,
                           band=band) for axis in range(2)]
     return result
 
 
 def depth_metrics(errors: dict[str, np.ndarray], skies: list[BlankSky], config: ReportConfig) -> list[Metric]:
-    """5 sigma depth of stars per band, from the errors of faint objects and from blank sky, and the ratio of both noises.
+    """5 sigma depth of stars per band, from errors of faint objects and from blank sky, and the ratio of both noises.
 
     Parameters
     ----------
@@ -107,10 +109,12 @@ def depth_metrics(errors: dict[str, np.ndarray], skies: list[BlankSky], config: 
         some = [sky for sky in skies if sky.band == band]
         if some:
             scatter = Estimate(*_average([sky.scatter for sky in some]))
-            depth = Estimate(31.4 - 2.5 * np.log10(5.0 * scatter.value), factor * scatter.error / scatter.value, scatter.n)
+            depth = Estimate(31.4 - 2.5 * np.log10(5.0 * scatter.value), factor * scatter.error / scatter.value,
+                             scatter.n)
             result += [metric("depth_sky", "5 sigma depth, blank sky", depth, config, unit="mag", band=band,
                               note="from the scatter of PSF fluxes at random places without a detection"),
-                       metric("noise_ratio", "noise of blank sky / its error", Estimate(*_average([sky.ratio for sky in some])),
+                       metric("noise_ratio", "noise of blank sky / its error",
+                              Estimate(*_average([sky.ratio for sky in some])),
                               config, band=band, note="variance plane with noise correlation, mean over the coadds")]
     return result
 
@@ -136,7 +140,8 @@ def epoch_metrics(first, second, both, config: ReportConfig, band: str = "") -> 
     scale = 2500.0 / np.log(10.0)
     result = [metric("epoch_pull_width", "second epoch - first, width of pulls", width(pulls), config, band=band),
               metric("epoch_offset", "second epoch - first",
-                     Estimate(-scale * (ratio.value - 1.0), scale * ratio.error, ratio.n), config, unit="mmag", band=band)]
+                     Estimate(-scale * (ratio.value - 1.0), scale * ratio.error, ratio.n), config, unit="mmag",
+                     band=band)]
     if both is not None:
         expected = (error1**-2 + error2**-2) ** -0.5
         result.append(metric("epoch_depth", "noise of the coadd / expected of two epochs",

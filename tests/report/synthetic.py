@@ -51,7 +51,8 @@ def make_objects(rng, truth: Truth) -> Catalogue:
     seen = np.nonzero(rng.random(len(truth)) < 1.0 / (1.0 + np.exp(-3.0 * (best - 5.0))))[0]
     x, y = tangent().sky_to_pixel(truth.ra[seen], truth.dec[seen])
     error = 0.5 / best[seen]
-    arrays = {"coord_ra": truth.ra[seen] + error * rng.normal(size=len(seen)) / 3600 / np.cos(np.radians(truth.dec[seen])),
+    east = error * rng.normal(size=len(seen)) / 3600
+    arrays = {"coord_ra": truth.ra[seen] + east / np.cos(np.radians(truth.dec[seen])),
               "coord_dec": truth.dec[seen] + error * rng.normal(size=len(seen)) / 3600,
               "coord_raErr": error / 3600, "coord_decErr": error / 3600,
               "tract": np.where(x < PATCH, 1181, 1182), "patch": 2 * (y >= PATCH).astype(int) + (x >= PATCH)}
@@ -78,12 +79,16 @@ def make_visit_detector(rng, visit=1, band="r", fwhm=3.2, n_stars=40, model_fwhm
     for x0, y0, f in zip(x, y, flux):
         column, row = round(x0), round(y0)
         image[row - 15:row + 16, column - 15:column + 16] += f * gaussian(31, sigma, x0 - column, y0 - row)
-    planes = MaskedImage(image.astype(np.float32), np.zeros((ny, nx), np.uint32), np.full((ny, nx), 100.0, np.float32), box)
+    planes = MaskedImage(image.astype(np.float32), np.zeros((ny, nx), np.uint32), np.full((ny, nx), 100.0, np.float32),
+                         box)
     psf = PolynomialPsf(gaussian(21, (model_fwhm or fwhm) / 2.3548)[None], 0, box, n_stars, 1.0)
-    sources = {"x": x, "y": y, "psfFlux": flux, "psfFluxErr": np.full(n_stars, 60.0), "calib_psf_used": np.ones(n_stars, bool)}
-    catalogue = Catalogue([Column(name, "?" if name.startswith("calib") else "f8", "", "") for name in sources], sources)
+    sources = {"x": x, "y": y, "psfFlux": flux, "psfFluxErr": np.full(n_stars, 60.0),
+               "calib_psf_used": np.ones(n_stars, bool)}
+    catalogue = Catalogue([Column(name, "?" if name.startswith("calib") else "f8", "", "") for name in sources],
+                          sources)
     background = Background(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32), 300, box)
-    return VisitDetector(Exposure(visit, "science", band, 60000.0 + 0.01 * visit, 30.0, 30.0), "S00", 0, planes, background, psf,
+    return VisitDetector(Exposure(visit, "science", band, 60000.0 + 0.01 * visit, 30.0, 30.0), "S00", 0, planes,
+                         background, psf,
                          tangent(size=nx), PhotoCal(60.0, 0.1), 1.0, catalogue)
 
 
@@ -97,12 +102,15 @@ def make_visits(rng) -> list[VisitRow]:
             box = Box(int(20 + dx + 390 * (k % 2)), int(20 + dy + 390 * (k // 2)), 380, 380)
             corners = np.stack(tangent().pixel_to_sky(*box.corners().T), axis=-1)
             psf = psf_sample(make_visit_detector(rng, visit, band, seeing / SCALE + 0.05 * k, 12))
-            values = {"seeing": seeing + 0.02 * k, "sky": rng.uniform(500, 700), "zero_point": 27.0 + 0.02 * rng.normal(),
-                      "zero_point_err": 0.004, "zero_point_scatter": rng.uniform(0.01, 0.02), "depth": rng.uniform(23.1, 23.4),
+            values = {"seeing": seeing + 0.02 * k, "sky": rng.uniform(500, 700),
+                      "zero_point": 27.0 + 0.02 * rng.normal(),
+                      "zero_point_err": 0.004, "zero_point_scatter": rng.uniform(0.01, 0.02),
+                      "depth": rng.uniform(23.1, 23.4),
                       "astrometric_rms_east": rng.uniform(8, 12), "astrometric_rms_north": rng.uniform(8, 12),
                       "n_sources": 400.0 + k, "n_stars": 60.0}
             values["true_zero_point"] = values["zero_point"] - 0.004 * rng.normal()
-            rows.append(VisitRow(1000 + visit, detector, band, 60000.0 + 0.01 * visit, corners, (4.0 * (k % 2), 4.0 * (k // 2)),
+            rows.append(VisitRow(1000 + visit, detector, band, 60000.0 + 0.01 * visit, corners,
+                                 (4.0 * (k % 2), 4.0 * (k // 2)),
                                  values, psf))
     return rows
 
@@ -127,7 +135,8 @@ def make_inputs(seed: int = 3, pictures: bool = True) -> Inputs:
     rng = np.random.default_rng(seed)
     truth = make_truth(rng)
     stages = ("ingest", "calibs", "visits", "coadds", "objects")
-    timings = [Timing(stage, rank, {"compute": rng.uniform(5, 9) * (k + 1), "read": rng.uniform(0.5, 2), "write": rng.uniform(0, 2),
+    timings = [Timing(stage, rank, {"compute": rng.uniform(5, 9) * (k + 1), "read": rng.uniform(0.5, 2),
+                                    "write": rng.uniform(0, 2),
                                     "wait": rng.uniform(0, 2)}) for k, stage in enumerate(stages) for rank in range(4)]
     spans, clock = [], np.zeros(4)
     for stage in stages:
@@ -141,4 +150,5 @@ def make_inputs(seed: int = 3, pictures: bool = True) -> Inputs:
     return Inputs("synthetic", BANDS, make_objects(rng, truth), truth, make_visits(rng), [],
                   [make_picture(rng, truth)] if pictures else [], patches, [StageState(s, 12, 12) for s in stages],
                   [Failure("visits", "1003", "S11", "BadData", "all pixels are saturated; leave this detector out")],
-                  timings, spans, [], "survey: synthetic\nvisits:\n  seed: 3\n", {"numpy": np.__version__, "rsp_hpc": "0"})
+                  timings, spans, [], "survey: synthetic\nvisits:\n  seed: 3\n",
+                  {"numpy": np.__version__, "rsp_hpc": "0"})

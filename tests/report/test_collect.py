@@ -1,4 +1,4 @@
-"""From products to the report's inputs: a folder in memory with coadds of known noise, then the real folder of a run."""
+"""From products to the report's inputs: a folder in memory with coadds of known noise, then the files of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def make_coadd(rng, patch, band):
     counts[:40, :] = 0
     n = -(-box.nx // 150)
     cells = np.broadcast_to(gaussian(21, 1.6), (n, n, 21, 21)).astype(np.float32)
-    return Coadd(band, image, counts, CellPsf(cells, 150, box), np.ones((n, n), np.float32), Catalogue([Column("visit", "i8", "", "")]))
+    return Coadd(band, image, counts, CellPsf(cells, 150, box), np.ones((n, n), np.float32),
+                 Catalogue([Column("visit", "i8", "", "")]))
 
 
 class MemoryFolder:
@@ -100,7 +101,8 @@ def truth_of(tract, patches, tmp_path, **more):
     boxes = [tract.patch(patch).outer for patch in patches]
     x, y = np.meshgrid(np.arange(boxes[0].x0, boxes[-1].x1, 25.0), np.arange(boxes[0].y0, boxes[0].y1, 25.0))
     ra, dec = tract.wcs.pixel_to_sky(x.ravel(), y.ravel())
-    table = {"ra": ra, "dec": dec, "flux_g": np.full(len(ra), 200.0), "flux_r": np.full(len(ra), 300.0), "flux_r_err": np.ones(len(ra)), **more}
+    table = {"ra": ra, "dec": dec, "flux_g": np.full(len(ra), 200.0), "flux_r": np.full(len(ra), 300.0),
+             "flux_r_err": np.ones(len(ra)), **more}
     write_fits(tmp_path / "truth.fits", [Hdu(table)])
     return x.ravel(), y.ravel()
 
@@ -125,7 +127,8 @@ def test_pictures_keep_the_mean_and_know_their_place(field):
     tract, folder = field
     overview, close = survey_coadds(folder, SKYMAP, None, ReportConfig()).pictures
     inner = tract.patch(folder.places[0]).inner
-    assert (overview.box.x0, overview.box.y0, overview.step) == (inner.x0, inner.y0 + 10, 1)  # ten rows without data are cut
+    assert (overview.box.x0, overview.box.y0, overview.step) == (inner.x0, inner.y0 + 10,
+                                                                 1)  # ten rows without data are cut
     assert overview.images["r"].shape == (290, 600) and close.images["g"].shape == (290, 300)
     pixels = folder.coadd(tract.number, folder.places[1], "g").image
     assert_allclose(overview.images["g"][100, 350], pixels.cutout(inner.shift(300, 0)).image[110, 50])
@@ -177,12 +180,14 @@ def test_the_files_of_a_run(field, tmp_path):
     x, y = truth_of(tract, memory.places, tmp_path)
     truth = read_truth(tmp_path, TruthConfig(file="truth.fits"))
     rng = np.random.default_rng(1)
-    arrays = {"coord_ra": truth.ra, "coord_dec": truth.dec, "tract": np.full(len(x), tract.number), "patch": tract.find_patch(x, y),
-              "detect_isPrimary": np.ones(len(x), bool), "g_psfFlux": 200.0 + 22 * rng.normal(size=len(x)), "unwanted": np.zeros(len(x))}
+    arrays = {"coord_ra": truth.ra, "coord_dec": truth.dec, "tract": np.full(len(x), tract.number),
+              "patch": tract.find_patch(x, y),
+              "detect_isPrimary": np.ones(len(x), bool), "g_psfFlux": 200.0 + 22 * rng.normal(size=len(x)),
+              "unwanted": np.zeros(len(x))}
     arrays["g_psfFluxErr"] = np.full(len(x), 22.0)
     kinds = {"tract": "i4", "patch": "i4", "detect_isPrimary": "?"}
     with ObjectsWriter(store.objects(tract.number), Header("objects", "0")) as writer:
-        writer.append((0, Catalogue([Column(name, kinds.get(name, "f8"), "", "") for name in arrays], arrays)))
+        writer.append(Catalogue([Column(name, kinds.get(name, "f8"), "", "") for name in arrays], arrays))
     config = ReportConfig(truth="truth.fits")
     inputs = collect(Folder(store), SKYMAP, tmp_path, config)
     assert inputs.missing == [] and len(inputs.visits) == 1 and len(inputs.pictures) == 2 and len(inputs.skies) == 4
@@ -216,15 +221,19 @@ def test_tables_with_columns_of_other_names(tmp_path):
 
 
 def test_objects_of_tracts_with_different_bands():
-    first = Catalogue([Column("tract", "i4", "", ""), Column("g_psfFlux", "f8", "nJy", "")], {"tract": [1], "g_psfFlux": [5.0]})
-    second = Catalogue([Column("tract", "i4", "", ""), Column("r_psfFlux", "f8", "nJy", "")], {"tract": [2], "r_psfFlux": [6.0]})
+    first = Catalogue([Column("tract", "i4", "", ""), Column("g_psfFlux", "f8", "nJy", "")],
+                      {"tract": [1], "g_psfFlux": [5.0]})
+    second = Catalogue([Column("tract", "i4", "", ""), Column("r_psfFlux", "f8", "nJy", "")],
+                       {"tract": [2], "r_psfFlux": [6.0]})
     both = join_objects([first, second])
     assert both["tract"].tolist() == [1, 2] and both["g_psfFlux"][0] == 5.0 and np.isnan(both["g_psfFlux"][1])
 
 
 def test_timings():
-    rows = [{"stage": "visits", "unit": "visit 1", "part": "S00", "rank": "0", "began": "100.0", "compute_s": "3.0", "read_s": "1.0"},
-            {"stage": "visits", "unit": "visit 1", "part": "S01", "rank": "1", "began": "101.0", "compute_s": "9.0", "read_s": ""},
+    rows = [{"stage": "visits", "unit": "visit 1", "part": "S00", "rank": "0", "began": "100.0", "compute_s": "3.0",
+             "read_s": "1.0"},
+            {"stage": "visits", "unit": "visit 1", "part": "S01", "rank": "1", "began": "101.0", "compute_s": "9.0",
+             "read_s": ""},
             {"stage": "coadds", "unit": "", "part": "", "rank": "x", "began": ""}]
     timings, spans = timings_of(rows)
     assert [(item.rank, item.seconds) for item in timings] == [(0, {"compute": 3.0, "read": 1.0, "wait": 6.0}),

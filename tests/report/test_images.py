@@ -37,12 +37,14 @@ def test_shift_is_exact_for_a_sampled_profile():
     assert_allclose(shifted(gaussian(31, 1.7), 0.37, -0.21), gaussian(31, 1.7, 0.37, -0.21), atol=1e-6)
 
 
-@pytest.mark.parametrize("fwhm, model, expected", [(3.4, 3.4, 0.0), (3.4, 3.2, (3.4 / 3.2) ** 2 - 1), (4.0, 4.2, (4.0 / 4.2) ** 2 - 1)])
+@pytest.mark.parametrize("fwhm, model, expected", [(3.4, 3.4, 0.0), (3.4, 3.2, (3.4 / 3.2) ** 2 - 1),
+                                                   (4.0, 4.2, (4.0 / 4.2) ** 2 - 1)])
 def test_size_residual_is_that_of_the_profiles(fwhm, model, expected):
     sample = psf_sample(make_visit_detector(np.random.default_rng(1), fwhm=fwhm, model_fwhm=model))
     assert len(sample.x) == 40
     assert abs(np.median(sample.size_residual) - expected) < 0.002
-    assert_allclose(np.median(sample.size_model), 2 * (model / 2.3548) ** 2 * 0.25, rtol=0.003)  # arcsec^2, 0.5 arcsec/pixel
+    assert_allclose(np.median(sample.size_model), 2 * (model / 2.3548) ** 2 * 0.25,
+                    rtol=0.003)  # arcsec^2, 0.5 arcsec/pixel
 
 
 def test_residual_stack_is_noise_for_the_true_model_and_not_for_another():
@@ -66,7 +68,8 @@ def make_coadd(rng, sigma=5.0, correlation=1.0, claimed=None, shape=(300, 300)):
     image = MaskedImage(rng.normal(0.0, sigma, shape).astype(np.float32), np.zeros(shape, np.uint32),
                         np.full(shape, (claimed or sigma) ** 2, np.float32), box, "nJy")
     cells = np.broadcast_to(gaussian(17, 1.5), (2, 2, 17, 17)).astype(np.float32)
-    return Coadd("r", image, np.ones(shape, np.uint16), CellPsf(cells, 150, box), np.full((2, 2), correlation, np.float32),
+    return Coadd("r", image, np.ones(shape, np.uint16), CellPsf(cells, 150, box),
+                 np.full((2, 2), correlation, np.float32),
                  Catalogue([Column("visit", "i8", "", "")]))
 
 
@@ -98,13 +101,15 @@ def value(metrics, key):
 
 
 def test_depth():
-    metrics = depth_metrics({"r": np.full(50, 20.0), "g": np.empty(0)}, [blank_sky(make_coadd(np.random.default_rng(7)), 500)], CONFIG)
+    metrics = depth_metrics({"r": np.full(50, 20.0), "g": np.empty(0)},
+                            [blank_sky(make_coadd(np.random.default_rng(7)), 500)], CONFIG)
     assert_allclose(value(metrics, "depth").value, 26.4)
     assert value(metrics, "noise_ratio").band == "r" and {item.band for item in metrics} == {"r"}
 
 
 def test_visits_against_truth():
-    rows = [VisitRow(1, str(k), "r", values={"zero_point": 27.005, "true_zero_point": 27.0, "zero_point_err": 0.0025}) for k in range(9)]
+    rows = [VisitRow(1, str(k), "r", values={"zero_point": 27.005, "true_zero_point": 27.0, "zero_point_err": 0.0025})
+            for k in range(9)]
     metrics = visit_metrics(rows, CONFIG)
     assert_allclose(value(metrics, "zero_point_bias").value, 5.0, atol=1e-6)
     assert "seeing" not in {item.key for item in metrics}

@@ -8,8 +8,10 @@ from numpy.testing import assert_allclose
 
 from rsp_hpc.products.catalogue import Catalogue, Column
 from rsp_hpc.report.config import ReportConfig
-from rsp_hpc.report.metrics import (Truth, compare, completeness, completeness_metrics, duplicate_metric, duplicate_pairs,
-                                    flux_metrics, isolated, metric, object_metrics, position_metrics, purity_metrics, roc_area,
+from rsp_hpc.report.metrics import (Truth, compare, completeness, completeness_metrics, duplicate_metric,
+                                    duplicate_pairs,
+                                    flux_metrics, isolated, metric, object_metrics, position_metrics, purity_metrics,
+                                    roc_area,
                                     separation_metrics)
 from rsp_hpc.report.robust import Estimate, fraction, match_sky, median, weighted_mean, width
 
@@ -36,9 +38,12 @@ def make_truth(snr, is_star=None, ra=None, dec=None, band="r"):
 
 def make_objects(ra, dec, flux=None, error=None, tract=None, patch=None, **more):
     n = len(ra)
-    arrays = {"coord_ra": ra, "coord_dec": dec, "coord_raErr": np.full(n, 0.01 * ARCSEC), "coord_decErr": np.full(n, 0.01 * ARCSEC),
-              "r_psfFlux": np.ones(n) if flux is None else flux, "r_psfFluxErr": np.full(n, 10.0) if error is None else error,
-              "tract": np.zeros(n) if tract is None else tract, "patch": np.zeros(n) if patch is None else patch, **more}
+    arrays = {"coord_ra": ra, "coord_dec": dec, "coord_raErr": np.full(n, 0.01 * ARCSEC),
+              "coord_decErr": np.full(n, 0.01 * ARCSEC),
+              "r_psfFlux": np.ones(n) if flux is None else flux,
+              "r_psfFluxErr": np.full(n, 10.0) if error is None else error,
+              "tract": np.zeros(n) if tract is None else tract, "patch": np.zeros(n) if patch is None else patch,
+              **more}
     kinds = {"tract": "i8", "patch": "i8"}
     columns = [Column(name, kinds.get(name, "f8"), "", "") for name in arrays]
     return Catalogue(columns, arrays)
@@ -74,7 +79,8 @@ def test_estimates_have_the_error_of_their_sampling():
         values = np.array([function(sample).value for sample in samples])
         assert_allclose(values.mean(), expected, atol=0.03)
         assert_allclose(np.mean([function(sample).error for sample in samples]), values.std(), rtol=0.15)
-    means = [weighted_mean(sample, np.full(250, 7.0)) for sample in samples]  # errors wrong by 3.5: the mean's must not be
+    means = [weighted_mean(sample, np.full(250, 7.0))
+             for sample in samples]  # errors wrong by 3.5: the mean's must not be
     assert_allclose(np.mean([mean.error for mean in means]), np.std([mean.value for mean in means]), rtol=0.1)
 
 
@@ -97,7 +103,8 @@ def test_completeness_counts_isolated_objects_by_true_snr():
 
 
 def test_completeness_leaves_out_what_is_not_in_use():
-    estimates = completeness(np.array([6.0, 6.0, 6.0]), np.array([True, False, False]), np.array([True, True, False]), [(5, 7)])
+    estimates = completeness(np.array([6.0, 6.0, 6.0]), np.array([True, False, False]), np.array([True, True, False]),
+                             [(5, 7)])
     assert estimates[0].value == 0.5
 
 
@@ -183,7 +190,8 @@ def test_confusion():
     truth = make_truth(np.full(40, 30.0), star)
     score = np.where(star, 0.0, 1.0)
     score[:2], score[20] = 1.0, 0.0
-    metrics = separation_metrics(compare(make_objects(truth.ra, truth.dec, r_extendedness=score), truth, CONFIG), "r", CONFIG)
+    metrics = separation_metrics(compare(make_objects(truth.ra, truth.dec, r_extendedness=score), truth, CONFIG), "r",
+                                 CONFIG)
     assert value(metrics, "stars_as_galaxies").value == 0.1 and value(metrics, "galaxies_as_stars").value == 0.05
 
 
