@@ -15,7 +15,7 @@ from scipy.ndimage import median_filter
 from ..config import Config, parameter
 from ..errors import BadData
 from ..kernels.combine import ClipOptions, clipped_mean
-from ..products.calibration import CalibrationSet
+from ..products.calibration import Calibration
 from ..products.exposure import Exposure, RawDetector
 from .detrend import DetrendConfig, electrons
 
@@ -69,7 +69,7 @@ class Frame:
         return sum(segment.nbytes for segment in raw.segments)
 
 
-def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig) -> CalibrationSet:
+def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig) -> dict[str, Calibration]:
     """Combine all calibration frames of one detector.
 
     Parameters
@@ -79,7 +79,7 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
 
     Returns
     -------
-    CalibrationSet; what has no frames is None or not in `flats`
+    band -> Calibration, with the same bias, dark and defects in all; band '' where there is no flat. What has no frames is None
 
     Raises
     ------
@@ -97,14 +97,13 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
         dark, variance, _ = _combine(darks, shape, config, lambda frame, rows, at: rows - _part(bias, at),
                                      lambda frame: frame.exposure.dark_time)
         dark_error = np.sqrt(variance)
-    flats, variances = {}, {}
-    for (kind, band), members in sorted(groups.items()):
-        if kind == "flat":
-            flats[band] = _combine_flat(members, shape, config, bias, dark)
-    names = {f"{kind} {band}".strip(): tuple(str(frame.exposure.visit) for frame in members)
-             for (kind, band), members in sorted(groups.items())}
+    flats = {band: _combine_flat(members, shape, config, bias, dark)
+             for (kind, band), members in sorted(groups.items()) if kind == "flat"}
     defects = find_defects((bias, dark, flats), (noise, dark_error), config)
-    return CalibrationSet(bias, dark, flats, defects, names)
+    names = {key: tuple(f"{' '.join(key).strip()} {frame.exposure.visit}" for frame in members) for key, members in groups.items()}
+    common = names.get(("bias", ""), ()) + names.get(("dark", ""), ())
+    return {band: Calibration(bias, dark, flats.get(band), defects, common + names.get(("flat", band), ()))
+            for band in flats or [""]}
 
 
 def _part(plane: np.ndarray | None, at: slice) -> np.ndarray | float:
