@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import log
 from ..report.collect import collect
 from ..report.folder import Folder
-from ..report.page import make_report, metric_lines
+from ..report.page import make_report
 from .stage import Clock, Part, Stage, Unit
 from .survey import Run
 
@@ -29,7 +29,7 @@ class Report(Stage):
             inputs = collect(Folder(run.store), run.skymap, run.data, run.config.report, run.config.name)
         with clock("compute"):
             page = make_report(inputs, run.store.report, run.config.report)
-        return [*metric_lines(inputs, run.config.report), f"report: {page}"]
+        return [f"report: {page}"]
 
     def writer(self, run: Run, unit: Unit, header):
         return contextlib.nullcontext(_Teller())

@@ -30,6 +30,7 @@ from ..parallel import Communicator, Progress, StopRequest, on_leader
 from ..products.camera import Camera, load_camera
 from ..products.reference import ReferenceConfig
 from ..products.skymap import RingsSkyMap, SkyMapConfig
+from ..report.config import ReportConfig
 from ..simulate.survey import SurveySimulation
 
 __all__ = ["Options", "Run", "SurveyConfig", "load_survey", "survey_from"]
@@ -53,13 +54,6 @@ class CoaddsConfig(Config):
     warp: WarpConfig = WarpConfig()
     coadd: CoaddConfig = CoaddConfig()
     max_psf_fwhm: float = parameter(0.0, "leave out detectors with wider PSFs; 0: none", unit="arcsec", low=0.0)
-
-
-class ReportConfig(Config):
-    """What the report compares with."""
-
-    truth: str = parameter("", "file with the true objects, relative to the data folder; '': none")
-    color: tuple[str, ...] = parameter((), "bands of the colour picture as red, green, blue; (): the reddest three")
 
 
 class SurveyConfig(Config):
