@@ -7,7 +7,7 @@ the noise that the frames themselves show: also three frames are clipped sensibl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import median_filter
@@ -17,7 +17,8 @@ from ..errors import BadData
 from ..kernels.combine import ClipOptions, clipped_mean
 from ..products.calibration import Calibration
 from ..products.exposure import Exposure, RawDetector
-from .detrend import DetrendConfig, electrons
+from ..products.mask import bits
+from .detrend import DetrendConfig, assemble
 
 __all__ = ["CalibsConfig", "Frame", "build_calibration", "find_defects"]
 
@@ -26,7 +27,8 @@ class CalibsConfig(Config):
     """How calibration frames are combined and defects found."""
 
     detrend: DetrendConfig = DetrendConfig()
-    memory: int = parameter(800, "memory for the frames of one combination", unit="MB", low=64)
+    memory: int = parameter(600, "memory for the frames of one combination; more of them are kept in a scratch file", unit="MB",
+                            low=16)
     kappa: float = parameter(4.0, "values further from the centre are clipped", unit="sigma", above=1.0)
     min_level: float = parameter(500.0, "flats with a lower median are left out", unit="electron", above=0.0)
     hot_rate: float = parameter(4.0, "hot: dark current above the detector's median by this", unit="electron/s", above=0.0)
@@ -37,45 +39,33 @@ class CalibsConfig(Config):
                                   above=0.0)
 
 
-@dataclass
-class Frame:
-    """One raw frame that is read when it is needed.
-
-    Attributes
-    ----------
-    exposure : Exposure
-    load : reads the raw segments
-    keep : keep them once read
-    """
+class Frame(NamedTuple):
+    """One raw calibration frame, read when it is needed."""
 
     exposure: Exposure
     load: Callable[[], RawDetector]
-    keep: bool = True
-    _raw: RawDetector | None = field(default=None, repr=False)
-
-    def rows(self, y0: int, y1: int, config: DetrendConfig) -> np.ndarray:
-        """(y1 - y0, nx) float32 electrons of the assembled detector; NaN where saturated."""
-        raw = self._raw or self.load()
-        if self.keep:
-            self._raw = raw
-        return electrons(raw, config, (y0, y1))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the raw segments."""
-        raw = self._raw or self.load()
-        if self.keep:
-            self._raw = raw
-        return sum(segment.nbytes for segment in raw.segments)
 
 
-def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig) -> dict[str, Calibration]:
+class _Loaded(NamedTuple):
+    """A frame in electrons: overscan and gain applied, assembled; (ny, nx) float32, NaN where it cannot be used."""
+
+    exposure: Exposure
+    plane: np.ndarray
+
+
+Allocate = Callable[[tuple[int, int]], np.ndarray]
+"""shape -> float32 array, in memory or mapped from a scratch file."""
+
+
+def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig,
+                      scratch: Allocate) -> dict[str, Calibration]:
     """Combine all calibration frames of one detector.
 
     Parameters
     ----------
     frames : bias, dark and flat frames of any bands
     shape : (ny, nx) of the assembled detector
+    scratch : where frames are kept that do not fit `config.memory`
 
     Returns
     -------
@@ -91,13 +81,15 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
         groups.setdefault((frame.exposure.kind, frame.exposure.band), []).append(frame)
     bias = dark = None
     dark_error = noise = float("nan")
-    if biases := groups.get(("bias", "")):
-        bias, _, noise = _combine(biases, shape, config, lambda frame, rows, at: rows, lambda frame: 1.0)
-    if darks := groups.get(("dark", "")):
-        dark, variance, _ = _combine(darks, shape, config, lambda frame, rows, at: rows - _part(bias, at),
+    if ("bias", "") in groups:
+        bias, _, noise = _combine(_load(groups["bias", ""], shape, config, scratch), config, lambda frame, at: frame.plane[at],
+                                  lambda frame: 1.0)
+    if ("dark", "") in groups:
+        dark, variance, _ = _combine(_load(groups["dark", ""], shape, config, scratch), config,
+                                     lambda frame, at: frame.plane[at] - _part(bias, at),
                                      lambda frame: frame.exposure.dark_time)
         dark_error = np.sqrt(variance)
-    flats = {band: _combine_flat(members, shape, config, bias, dark)
+    flats = {band: _combine_flat(_load(members, shape, config, scratch), config, bias, dark)
              for (kind, band), members in sorted(groups.items()) if kind == "flat"}
     defects = find_defects((bias, dark, flats), (noise, dark_error), config)
     names = {key: tuple(f"{' '.join(key).strip()} {frame.exposure.visit}" for frame in members) for key, members in groups.items()}
@@ -106,88 +98,85 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
             for band in flats or [""]}
 
 
+def _load(frames: list[Frame], shape, config: CalibsConfig, scratch: Allocate) -> list[_Loaded]:
+    """Read and assemble frames one at a time; as float32 planes in memory if they fit, else in the scratch file."""
+    fits = 4 * len(frames) * shape[0] * shape[1] <= config.memory * 1_000_000
+    loaded = []
+    for frame in frames:
+        image = assemble(frame.load(), config.detrend)
+        plane = image.image if fits else scratch(shape)
+        plane[:] = np.where(image.mask & np.uint32(bits("SAT", "UNMASKEDNAN", "NO_DATA")) != 0, np.float32(np.nan), image.image)
+        loaded.append(_Loaded(frame.exposure, plane))
+    return loaded
+
+
 def _part(plane: np.ndarray | None, at: slice) -> np.ndarray | float:
     return 0.0 if plane is None else plane[at]
 
 
-def _combine_flat(members: list[Frame], shape, config: CalibsConfig, bias, dark) -> np.ndarray:
+def _combine_flat(members: list[_Loaded], config: CalibsConfig, bias, dark) -> np.ndarray:
     """Flats scaled to their levels, combined, with mean one over the pixels that respond."""
 
-    def light(frame: Frame, rows: np.ndarray, at: slice) -> np.ndarray:
-        return rows - _part(bias, at) - np.float32(frame.exposure.dark_time) * _part(dark, at)
+    def light(frame: _Loaded, at: slice) -> np.ndarray:
+        return frame.plane[at] - _part(bias, at) - np.float32(frame.exposure.dark_time) * _part(dark, at)
 
-    levels = {id(frame): _level(frame, shape, config, light) for frame in members}
-    lit = [frame for frame in members if levels[id(frame)] >= config.min_level]
+    levels = {frame.exposure.visit: _level(frame, light) for frame in members}
+    lit = [frame for frame in members if levels[frame.exposure.visit] >= config.min_level]
     if not lit:
-        brightest = max(levels.values())
-        raise BadData(f"flat in band {members[0].exposure.band}: the brightest has {brightest:.0f} electrons, "
+        raise BadData(f"flat in band {members[0].exposure.band}: the brightest has {max(levels.values()):.0f} electrons, "
                       f"{config.min_level:.0f} are needed; take brighter flats or lower calibs.min_level")
-    flat, _, _ = _combine(lit, shape, config, light, lambda frame: levels[id(frame)])
+    flat, _, _ = _combine(lit, config, light, lambda frame: levels[frame.exposure.visit])
     good = np.isfinite(flat) & (flat > 0.1)
     if not good.any():
         raise BadData(f"flat in band {members[0].exposure.band}: no pixel responds; replace these flats")
     return (flat / flat[good].mean(dtype=np.float64)).astype(np.float32)
 
 
-def _level(frame: Frame, shape, config: CalibsConfig, light) -> float:
-    """The median of every eighth row: the frame's level."""
-    rows = [light(frame, frame.rows(y, y + 1, config.detrend), slice(y, y + 1))[0] for y in range(4, shape[0], 8)]
-    values = np.concatenate(rows)
+def _level(frame: _Loaded, light) -> float:
+    """The median of every eighth row: the frame's level, electron; 0 if no pixel can be used."""
+    values = np.concatenate([light(frame, slice(y, y + 1))[0] for y in range(0, len(frame.plane), 8)])
     return float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
 
 
-def _bands(frames: Sequence[Frame], shape, config: CalibsConfig) -> Iterator[tuple[int, int]]:
-    """Bands of rows such that the frames' floats, and their raw data if these fit too, stay within the memory."""
-    budget = config.memory * 1_000_000
-    raw = frames[0].nbytes * len(frames)
-    for frame in frames:
-        frame.keep = raw < 0.7 * budget
-        if not frame.keep:
-            frame._raw = None
-    row = 8 * len(frames) * shape[1]
-    step = int(max(1, min(shape[0], (budget - (raw if frames[0].keep else 2 * frames[0].nbytes)) // row)))
+def _bands(n_frames: int, shape, config: CalibsConfig) -> Iterator[slice]:
+    """Bands of rows whose corrected floats stay within a quarter of the memory."""
+    step = max(1, int(0.25 * config.memory * 1_000_000) // (4 * n_frames * shape[1]))
     for y0 in range(0, shape[0], step):
-        yield y0, min(shape[0], y0 + step)
+        yield slice(y0, min(shape[0], y0 + step))
 
 
-def _combine(frames: Sequence[Frame], shape, config: CalibsConfig, correct, scale_of) -> tuple[np.ndarray, np.ndarray, float]:
-    """Clipped mean of `correct(frame, rows, at) / scale_of(frame)`.
+def _combine(frames: list[_Loaded], config: CalibsConfig, correct, scale_of) -> tuple[np.ndarray, np.ndarray, float]:
+    """Clipped mean of `correct(frame, rows) / scale_of(frame)`, in bands of rows.
 
     Returns
     -------
     mean, variance of the mean : (ny, nx) float32; noise of one frame before scaling, electron
     """
+    kind, shape = frames[0].exposure.kind, frames[0].plane.shape
     scales = np.array([scale_of(frame) for frame in frames], float)
     if not (scales > 0).all():
-        raise BadData(f"{frames[0].exposure.kind} of visit {frames[int(np.argmin(scales))].exposure.visit}: exposure time or "
-                      "level is zero; leave it out")
-    noise = _noise_of(frames, shape, config)
-    poisson = 0.0 if frames[0].exposure.kind == "bias" else 1.0
+        raise BadData(f"{kind} of visit {frames[int(np.argmin(scales))].exposure.visit}: exposure time or level is zero; leave it out")
+    noise, poisson = _noise_of(frames[0]), float(kind != "bias")
     model = np.stack([noise**2 / scales**2, poisson / scales], axis=1)
-    weights = np.ones(len(frames)) if poisson == 0.0 else scales
+    weights = scales if poisson else np.ones(len(frames))
     options = ClipOptions(config.kappa, config.kappa, min_inputs=3)
     mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for y0, y1 in _bands(frames, shape, config):
-        at = slice(y0, y1)
-        planes = [np.ascontiguousarray(correct(frame, frame.rows(y0, y1, config.detrend), at) / np.float32(scale), np.float32)
-                  for frame, scale in zip(frames, scales)]
+    for at in _bands(len(frames), shape, config):
+        planes = [np.ascontiguousarray(correct(frame, at) / np.float32(scale), np.float32) for frame, scale in zip(frames, scales)]
         combined = clipped_mean(planes, options, weights=weights, noise=model)
         mean[at], variance[at] = combined.mean, combined.variance
     return mean, variance, noise
 
 
-def _noise_of(frames: Sequence[Frame], shape, config: CalibsConfig) -> float:
-    """Noise of one frame at zero light, electron: differences of neighbouring pixels, robust, of the first frame.
-
-    Flats and darks have their Poisson noise in there too; it is taken out with their level.
-    """
-    rows = np.concatenate([frames[0].rows(y, y + 1, config.detrend) for y in range(2, shape[0], max(1, shape[0] // 64))])
+def _noise_of(frame: _Loaded) -> float:
+    """Noise of one frame at zero light, electron: robust, from differences of neighbouring pixels, less the light's own."""
+    rows = frame.plane[::max(1, len(frame.plane) // 64)]
     steps = np.diff(rows, axis=1)
     steps = steps[np.isfinite(steps)]
     if steps.size < 16:
-        raise BadData(f"{frames[0].exposure.kind} of visit {frames[0].exposure.visit}: hardly a pixel can be used; leave it out")
+        raise BadData(f"{frame.exposure.kind} of visit {frame.exposure.visit}: hardly a pixel can be used; leave it out")
     total = (1.4826 * np.median(np.abs(steps - np.median(steps)))) ** 2 / 2.0
-    poisson = 0.0 if frames[0].exposure.kind == "bias" else max(0.0, float(np.nanmedian(rows)))
+    poisson = 0.0 if frame.exposure.kind == "bias" else max(0.0, float(np.nanmedian(rows)))
     return float(np.sqrt(max(total - poisson, 0.25 * total, 1.0)))
 
 

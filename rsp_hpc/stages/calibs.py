@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..algorithms.calibs import Frame, build_calibration
 from ..io.calibration import CalibrationWriter, encode_calibration
 from ..io.raw import read_raw_detector
+from ..io.scratch import scratch_plane
 from ..products.camera import Detector
 from .stage import Clock, Part, Stage, Unit, configuration_text
 from .survey import Run
@@ -33,7 +34,7 @@ class Calibs(Stage):
         detector, visits = unit.key
         frames = [Frame(run.survey.exposure(visit), _reader(run, visit, detector)) for visit in visits]
         with clock("compute"):  # frames are read as they are needed
-            calibration = build_calibration(frames, detector.box.shape, run.config.calibs)
+            calibration = build_calibration(frames, detector.box.shape, run.config.calibs, scratch_plane)
         with clock("encode"):
             return encode_calibration(calibration)
 
