@@ -5,18 +5,10 @@
  * its pixels at once (pruned to what the median needs where no input is missing), and the sums run over deviations from
  * the median, so that single precision loses nothing. Each pixel depends on its own inputs alone. */
 #include "internal.h"
+#include "lanes.h"
 
 enum { TILE = 64 };
-#define INLINE static inline __attribute__((always_inline))
 #define LANES _Pragma("omp simd") for (int t = 0; t < TILE; t++)
-
-/* Eight pixels, wherever they lie. The sums use it because the compiler makes branches of the clipping otherwise. */
-enum { VECTOR = 8 };
-typedef float floats __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define LOAD(from) (*(const floats *)(from))
-#define MASKED(mask, x) ((floats)((ints)(x) & (mask)))
 
 /* Where the variance of a value comes from. Constant in each copy of the hot loops, so that they vectorise. */
 typedef enum { GIVEN, MODEL, ESTIMATED } source_of_noise;

@@ -28,6 +28,56 @@ const char *rsp_simd_level(void);               /* "avx512", "avx2" or "baseline
 
 /* ---- detrend ----------------------------------------------------------------------------------------------- */
 
+enum { RSP_RAW_UINT16 = 0, RSP_RAW_INT32 = 1, RSP_RAW_FLOAT = 2 };
+
+/* One amplifier of a detector: its raw data region and where that goes. */
+typedef struct {
+    const void *raw;         /* first pixel of the data region, ADU */
+    int32_t raw_type;        /* RSP_RAW_... */
+    int32_t flip_x, flip_y;  /* not 0: columns, rows run backwards in raw */
+    int64_t raw_stride;      /* pixels from one raw row to the next */
+    int64_t nx, ny, x0, y0;  /* size of the data region; place of its first pixel in the assembled detector */
+    double gain;             /* electron/ADU */
+    double constant_variance;/* electron^2: read noise squared, and that of the level subtracted */
+    double saturation;       /* ADU: raw pixels at or above it are saturated */
+    const float *row_level;  /* [ny] ADU, subtracted from each raw row */
+    const float *column_level; /* [nx] ADU, subtracted from each raw column too, or NULL */
+} rsp_amplifier;
+
+/* Calibration planes of the assembled detector, [ny*nx] each; NULL where there is none.
+ * Not prepared: bias electron, dark electron/s, flat (relative response), defects (not 0: bad).
+ * Prepared (by rsp_detrend_prepare): bias = bias + dark * time, flat = 1/flat, negative at defects, NaN where the flat cannot be
+ * used; dark_noise in units of dark_step electron^2; dark and defects are not read. */
+typedef struct {
+    const float *bias, *dark, *flat;
+    const uint8_t *defects;
+    const uint16_t *dark_noise;
+    double dark_step;        /* electron^2 */
+    int32_t prepared;
+} rsp_calibration;
+
+typedef struct {
+    double dark_time;        /* s */
+    double min_flat;         /* flats not above it are bad; >= 0 */
+    uint32_t sat_bit, bad_bit, nan_bit; /* saturated; defect or no calibration; raw value not finite */
+} rsp_detrend_options;
+
+/* Detrend one amplifier into its place in the planes of the detector, [ny*nx]:
+ *   electrons = (raw - row_level - column_level) * gain - bias - dark * time
+ *   out_image = electrons / flat, electron (electrons where the flat is bad)
+ *   out_variance = (max(electrons, 0) + max(dark * time, 0) + constant_variance) / flat^2; inf where bad_bit or nan_bit is set
+ *   out_mask; out_good: number of pixels without any bit.  RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_detrend_amplifier(const rsp_amplifier *amplifier, const rsp_calibration *calibration,
+        const rsp_detrend_options *options, int64_t ny, int64_t nx, float *restrict out_image, float *restrict out_variance,
+        uint32_t *restrict out_mask, int64_t *restrict out_good);
+
+/* Combine the planes for many exposures of one dark time: fewer bytes per pixel. calibration->dark_step is the unit of
+ * out_dark_noise (which may be NULL: then the caller adds the dark's mean noise to constant_variance).
+ * out_good: pixels with a usable flat that are no defects. */
+rsp_status rsp_detrend_prepare(const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t n_pixels,
+        float *restrict out_pedestal, float *restrict out_inverse_flat, uint16_t *restrict out_dark_noise,
+        int64_t *restrict out_good);
+
 /* ---- combine ----------------------------------------------------------------------------------------------- */
 
 /* How the inputs of one pixel are combined. An input is ABSENT where its value is not finite or its mask has an

@@ -9,6 +9,7 @@ int checks_done, checks_failed;
     DO(detect) \
     DO(measure) \
     DO(status) \
+    DO(detrend) \
     DO(combine) \
     DO(interpolate)
 

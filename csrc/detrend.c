@@ -1,0 +1,190 @@
+/* detrend.c: raw amplifier segments to an assembled image in electrons with variance and mask, in one pass.
+ *
+ * Bound by memory: 27 bytes per pixel with bias, dark, flat and defects (raw u2; three f4 and one u1 in; image, variance, mask
+ * out), 22 with prepared planes. Rows are worked on in pieces that stay in L1; nothing is written twice. */
+#include "internal.h"
+#include "lanes.h"
+
+enum { PIECE = 512 };
+
+typedef struct {
+    float value[PIECE], column[PIECE];            /* ADU: raw, level of the column */
+    float zero[PIECE], one[PIECE];                /* stand in for planes that are not given */
+    int32_t defect[PIECE];                        /* 0 or all ones */
+    float dark_noise[PIECE];
+} scratch;
+
+/* Raw pixels to floats in the order of the assembled detector. */
+INLINE void load_raw(const rsp_amplifier *a, int64_t y, int64_t first, int64_t count, float *restrict out) {
+    int64_t at = y * a->raw_stride + (a->flip_x ? a->nx - first - count : first);
+#define LOAD_AS(type)                                                                          \
+    do {                                                                                       \
+        const type *restrict raw = (const type *)a->raw + at;                                  \
+        if (a->flip_x)                                                                         \
+            for (int64_t t = 0; t < count; t++) out[t] = (float)raw[count - 1 - t];            \
+        else                                                                                   \
+            for (int64_t t = 0; t < count; t++) out[t] = (float)raw[t];                        \
+    } while (0)
+    if (a->raw_type == RSP_RAW_UINT16) LOAD_AS(uint16_t);
+    else if (a->raw_type == RSP_RAW_INT32) LOAD_AS(int32_t);
+    else LOAD_AS(float);
+#undef LOAD_AS
+}
+
+INLINE void load_columns(const rsp_amplifier *a, int64_t first, int64_t count, float *restrict out) {
+    for (int64_t t = 0; t < count; t++) out[t] = a->column_level[a->flip_x ? a->nx - 1 - first - t : first + t];
+}
+
+/* What one piece of a row needs; planes not given point to constants. */
+typedef struct {
+    const float *value, *column, *bias, *dark, *flat, *dark_noise;
+    const int32_t *defect;
+    float level;
+} piece;
+
+/* Eight pixels: the arithmetic of detrending. prepared: flat holds 1/flat, negative at defects, NaN where there is none;
+ * bias holds bias + dark * time. */
+INLINE void pixels(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int t, const int prepared,
+                   floats *image, floats *variance, ints *mask) {
+    const floats infinite = (floats){0} + INFINITY, none = {0};
+    const float time = (float)o->dark_time, minimum = (float)o->min_flat, noise = (float)a->constant_variance;
+    floats raw = LOAD(p->value + t), pedestal = LOAD(p->bias + t), inverse = LOAD(p->flat + t), dark_noise;
+    ints bad;
+    if (prepared) {
+        dark_noise = LOAD(p->dark_noise + t);
+        bad = ~(ints)(inverse > 0.0f);
+        inverse = ABSOLUTE(inverse);
+        ints known = inverse < infinite;
+        inverse = CHOOSE(known, inverse, none + 1.0f);
+    } else {
+        floats dark = time * LOAD(p->dark + t);
+        ints warm = dark > 0.0f, usable = (inverse > minimum) & (inverse < infinite);
+        pedestal += dark;
+        dark_noise = MASKED(warm, dark);
+        bad = ~usable | *(const ints *)(p->defect + t);
+        inverse = 1.0f / CHOOSE(usable, inverse, none + 1.0f);
+    }
+    ints known = ABSOLUTE(pedestal) < infinite, finite = ABSOLUTE(raw) < infinite, saturated = raw >= (float)a->saturation;
+    bad |= ~known;
+    floats electrons = (raw - p->level - LOAD(p->column + t)) * (float)a->gain - MASKED(known, pedestal);
+    ints positive = electrons > 0.0f;
+    floats v = (MASKED(positive, electrons) + MASKED(known, dark_noise) + noise) * inverse * inverse;
+    *image = electrons * inverse;
+    *variance = CHOOSE(finite & ~bad, v, infinite);
+    *mask = (saturated & (int32_t)o->sat_bit) | (bad & (int32_t)o->bad_bit) | (~finite & (int32_t)o->nan_bit);
+}
+
+/* One piece of a row; returns how many pixels have no bit set. The last vector may run over: it is cut when stored. */
+INLINE int64_t write_piece(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t count, const int prepared,
+                           float *image, float *variance, uint32_t *mask) {
+    ints good = {0};
+    int64_t t = 0, n_good = 0;
+    for (; t + VECTOR <= count; t += VECTOR) {
+        floats e, v;
+        ints m;
+        pixels(a, o, p, (int)t, prepared, &e, &v, &m);
+        STORE(image + t, e);
+        STORE(variance + t, v);
+        *(ints *)(mask + t) = m;
+        good -= m == 0;
+    }
+    for (int i = 0; i < VECTOR; i++) n_good += good[i];
+    return n_good;
+}
+
+/* The pixels of a row that do not fill a vector, by way of padded copies. */
+INLINE int64_t write_rest(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t first, int64_t count,
+                          const int prepared, float *image, float *variance, uint32_t *mask) {
+    float planes[6][VECTOR] = {{0}}, e[VECTOR], v[VECTOR];
+    int32_t defect[VECTOR] = {0};
+    uint32_t m[VECTOR];
+    int64_t n = count - first, n_good = 0;
+    const float *from[6] = {p->value, p->column, p->bias, p->dark, p->flat, p->dark_noise};
+    for (int i = 0; i < 6; i++)
+        if (from[i]) memcpy(planes[i], from[i] + first, (size_t)n * sizeof(float));
+    if (p->defect) memcpy(defect, p->defect + first, (size_t)n * sizeof(int32_t));
+    piece rest = {planes[0], planes[1], planes[2], planes[3], planes[4], planes[5], defect, p->level};
+    floats e8, v8;
+    ints m8;
+    pixels(a, o, &rest, 0, prepared, &e8, &v8, &m8);
+    STORE(e, e8);
+    STORE(v, v8);
+    *(ints *)m = m8;
+    memcpy(image + first, e, (size_t)n * sizeof(float));
+    memcpy(variance + first, v, (size_t)n * sizeof(float));
+    memcpy(mask + first, m, (size_t)n * sizeof(uint32_t));
+    for (int64_t i = 0; i < n; i++) n_good += m[i] == 0;
+    return n_good;
+}
+
+INLINE int64_t detrend_row(const rsp_amplifier *a, const rsp_calibration *c, const rsp_detrend_options *o, int64_t y, int64_t nx,
+                           scratch *s, const int prepared, float *image, float *variance, uint32_t *mask) {
+    int64_t n_good = 0, row = (a->y0 + (a->flip_y ? a->ny - 1 - y : y)) * nx + a->x0;
+    for (int64_t first = 0; first < a->nx; first += PIECE) {
+        int64_t count = rsp_min(PIECE, a->nx - first), at = row + first;
+        load_raw(a, y, first, count, s->value);
+        if (a->column_level) load_columns(a, first, count, s->column);
+        piece p = {s->value, a->column_level ? s->column : s->zero, c->bias ? c->bias + at : s->zero,
+                   c->dark ? c->dark + at : s->zero, c->flat ? c->flat + at : s->one, s->dark_noise, s->defect, a->row_level[y]};
+        if (prepared && c->dark_noise)
+            for (int64_t t = 0; t < count; t++) s->dark_noise[t] = (float)c->dark_noise[at + t] * (float)c->dark_step;
+        if (!prepared && c->defects)
+            for (int64_t t = 0; t < count; t++) s->defect[t] = c->defects[at + t] ? -1 : 0;
+        n_good += write_piece(a, o, &p, count, prepared, image + at, variance + at, mask + at);
+        if (count % VECTOR) n_good += write_rest(a, o, &p, count / VECTOR * VECTOR, count, prepared, image + at, variance + at, mask + at);
+    }
+    return n_good;
+}
+
+RSP_SIMD static int64_t detrend_rows(const rsp_amplifier *a, const rsp_calibration *c, const rsp_detrend_options *o, int64_t nx,
+                                     scratch *s, float *image, float *variance, uint32_t *mask) {
+    int64_t n_good = 0;
+    for (int64_t y = 0; y < a->ny; y++)
+        n_good += c->prepared ? detrend_row(a, c, o, y, nx, s, 1, image, variance, mask)
+                              : detrend_row(a, c, o, y, nx, s, 0, image, variance, mask);
+    return n_good;
+}
+
+RSP_API rsp_status rsp_detrend_amplifier(const rsp_amplifier *amplifier, const rsp_calibration *calibration,
+        const rsp_detrend_options *options, int64_t ny, int64_t nx, float *restrict out_image, float *restrict out_variance,
+        uint32_t *restrict out_mask, int64_t *restrict out_good) {
+    const rsp_amplifier *a = amplifier;
+    RSP_CHECK(a->nx > 0 && a->ny > 0 && a->raw_stride >= a->nx, RSP_BAD_SHAPE);
+    RSP_CHECK(a->x0 >= 0 && a->y0 >= 0 && a->x0 + a->nx <= nx && a->y0 + a->ny <= ny, RSP_BAD_SHAPE);
+    RSP_CHECK(a->raw_type >= RSP_RAW_UINT16 && a->raw_type <= RSP_RAW_FLOAT, RSP_BAD_ARGUMENT);
+    RSP_CHECK(a->gain > 0.0 && a->constant_variance >= 0.0 && options->min_flat >= 0.0, RSP_BAD_ARGUMENT);
+    scratch s;
+    memset(&s, 0, sizeof s);
+    for (int t = 0; t < PIECE; t++) s.one[t] = 1.0f;
+    if (!calibration->flat && options->min_flat >= 1.0) return rsp_fail(RSP_BAD_ARGUMENT, "min_flat >= 1 without a flat");
+    *out_good = detrend_rows(a, calibration, options, nx, &s, out_image, out_variance, out_mask);
+    return RSP_OK;
+}
+
+RSP_SIMD static int64_t prepare(int64_t n, const rsp_calibration *c, const rsp_detrend_options *o, float *restrict out_pedestal,
+                                float *restrict out_inverse_flat, uint16_t *restrict out_dark_noise) {
+    int64_t n_good = 0;
+    const float time = (float)o->dark_time, minimum = (float)o->min_flat;
+    const double steps = c->dark_step > 0.0 ? 1.0 / c->dark_step : 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        float dark = c->dark ? time * c->dark[i] : 0.0f, flat = c->flat ? c->flat[i] : 1.0f;
+        int usable = flat > minimum && flat < INFINITY, defect = c->defects && c->defects[i];
+        out_pedestal[i] = (c->bias ? c->bias[i] : 0.0f) + dark;
+        out_inverse_flat[i] = usable ? (defect ? -1.0f : 1.0f) / flat : NAN;
+        n_good += usable && !defect;
+        if (!out_dark_noise) continue;
+        double noise = dark > 0.0f ? (double)dark * steps + 0.5 : 0.0;
+        out_dark_noise[i] = noise < 65535.0 ? (uint16_t)noise : 65535;
+    }
+    return n_good;
+}
+
+RSP_API rsp_status rsp_detrend_prepare(const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t n_pixels,
+        float *restrict out_pedestal, float *restrict out_inverse_flat, uint16_t *restrict out_dark_noise,
+        int64_t *restrict out_good) {
+    RSP_CHECK(n_pixels > 0, RSP_BAD_SHAPE);
+    RSP_CHECK(!calibration->prepared && options->min_flat >= 0.0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(!out_dark_noise || calibration->dark_step > 0.0, RSP_BAD_ARGUMENT);
+    *out_good = prepare(n_pixels, calibration, options, out_pedestal, out_inverse_flat, out_dark_noise);
+    return RSP_OK;
+}
