@@ -58,7 +58,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def _worded(error: OSError | RuntimeError, path: Path) -> Exception:
     """The one-line error of a failed write; HDF5's carry the number in their text only, and may be RuntimeErrors."""
     text = str(error)
-    if getattr(error, "errno", None) in FULL or any(f"errno = {number}" in text for number in FULL) or "No space left" in text:
+    told = "No space left" in text or any(f"errno = {number}" in text for number in FULL)
+    if told or getattr(error, "errno", None) in FULL:
         return BadData(f"{path.parent}: output folder is full; make room and start the same command again")
     if not isinstance(error, OSError):
         return error
@@ -101,10 +102,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 class RunLock:
-    """Held by rank 0 while a run writes to an output folder; the second run stops with a ConfigError that says who holds it.
+    """Held by rank 0 while a run writes to an output folder; a second run stops with a ConfigError that says who it is.
 
-    The lock is a file `.lock` made with O_EXCL, whose owner refreshes its time. It is taken over when its owner is dead:
-    a process of this host that no longer runs, an earlier life of the same Slurm job, or no sign of life for 150 s.
+    The lock is a file `.lock` made with O_EXCL, whose owner refreshes its time. It is taken over when its owner is
+    dead: a process of this host that no longer runs, an earlier life of the same Slurm job, or no sign of life for 150 s.
     """
 
     def __init__(self, folder: str | Path):
@@ -139,7 +140,7 @@ class RunLock:
         return True
 
     def _take_over(self) -> None:
-        """Remove a dead owner's lock; ConfigError if the owner lives. One at a time: `.lock.guard` is held meanwhile."""
+        """Remove a dead owner's lock, ConfigError if the owner lives; one at a time: `.lock.guard` is held meanwhile."""
         guard = self.path.with_name(".lock.guard")
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

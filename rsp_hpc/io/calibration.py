@@ -87,8 +87,8 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
     with open_product(path, KIND) as file:
         flats = list(file.get("flats", ()))
         if band and flats and band not in flats:
-            raise BadData(f"detector {Path(path).stem} has no flat in band {band}: its flats are {', '.join(sorted(flats))}; "
-                          f"add flat frames of {band} and run calibs, or leave the band out")
+            raise BadData(f"detector {Path(path).stem} has no flat in band {band}: "
+                          f"its flats are {', '.join(sorted(flats))}; add flat frames of {band} and run calibs, or leave the band out")
         planes = {name: read_pixels(file[name]) if name in file else None for name in ("bias", "dark", "defects")}
         if planes["defects"] is not None:
             planes["defects"] = planes["defects"].astype(bool)
@@ -96,7 +96,8 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
         shapes = {plane.shape for plane in planes.values() if plane is not None}
         if len(shapes) > 1:
             raise BadData(f"{path}: damaged: frames differ in shape: {sorted(shapes)}")
-        listed = next((name for name in (band, "all", *sorted(file["inputs"])) if name and name in file["inputs"]), None)
+        known = list(file.get("inputs", ()))
+        listed = next((name for name in (band, "all", *known) if name in known), None)
         names = tuple(read_array(file["inputs"][listed]).tolist()) if listed else ()
         return Calibration(inputs=names, **planes)
 

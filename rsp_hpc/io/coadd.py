@@ -17,6 +17,7 @@ from ..products.coadd import Coadd
 from ..products.psf import CellPsf
 from ..products.skymap import Tract
 from ..products.wcs import Wcs
+from .attributes import get, put
 from .images import EncodedImage, append_image, encode_image, read_image, without_pixels
 from .pixels import EncodedDataset, append, encode, read_pixels
 from .product import Header, ProductWriter, open_product
@@ -59,8 +60,7 @@ class CoaddWriter(ProductWriter):
         super().__enter__()
         if self._tract is not None:
             group = self.file.create_group("tract")
-            group.attrs["number"] = int(self._tract.number)
-            group.attrs["cell"] = int(self._tract.config.cell_size)
+            put(group, number=int(self._tract.number), cell=int(self._tract.config.cell_size))
             write_record(group, "wcs", self._tract.wcs)
         return self
 
@@ -85,7 +85,7 @@ def coadd_parts(path: str | Path) -> list[tuple[int, str]]:
 def read_tract(path: str | Path) -> tuple[int, Wcs]:
     """The tract's number and WCS."""
     with open_product(path, KIND) as file:
-        return int(file["tract"].attrs["number"]), read_record(file["tract"], "wcs", Wcs)
+        return int(get(file["tract"], "number")), read_record(file["tract"], "wcs", Wcs)
 
 
 def read_coadd(path: str | Path, band: str, patch: int, pixels: bool = True) -> Coadd:

@@ -1,7 +1,8 @@
 """Products as files of other programs: images as FITS (IMAGE, MASK, VARIANCE), tables as FITS or Parquet.
 
 The HDUs and the mask cards MSKNnnnn (name), MSKMnnnn (value), MSKDnnnn (meaning) are those of Rubin's image format, so
-that ds9, Firefly and their tools find the planes. Unknown variance is NaN there (CFITSIO has no infinity). The origin of a patch stands as the alternate WCS 'A'.
+that ds9, Firefly and their tools find the planes. Unknown variance is NaN there (CFITSIO has no infinity). The origin of a
+patch stands as the alternate WCS 'A'.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..products.mask import PLANES
 from ..products.photocal import PhotoCal
 from ..products.wcs import Wcs
 from .atomic import atomic
+from .attributes import get, values
 from .fits import Hdu, write_fits
 from .images import read_image
 from .pixels import FILTER, read_pixels
@@ -40,7 +42,7 @@ def exportable(path: str | Path) -> tuple[list[str], list[str]]:
             tables.append(name)
         elif isinstance(item, h5py.Group) and all(plane in item for plane in ("image", "variance", "mask")):
             images.append(name)
-        elif is_pixels(item) and item.ndim == 2 and item.name.rpartition("/")[0] not in [f"/{image}" for image in images]:
+        elif is_pixels(item) and item.ndim == 2 and item.name.rpartition("/")[0].strip("/") not in images:
             images.append(name)
 
     with open_product(path) as file:
@@ -76,7 +78,7 @@ def export_image(path: str | Path, name: str, target: str | Path) -> None:
             hdus = _masked_image(file, item)
         elif item is not None and is_pixels(item) and item.ndim == 2:
             pixels = read_pixels(item)
-            hdus = [Hdu(None), Hdu(pixels, {"EXTNAME": "IMAGE", "BUNIT": str(item.attrs.get("unit", ""))})]
+            hdus = [Hdu(None), Hdu(pixels, {"EXTNAME": "IMAGE", "BUNIT": get(item, "unit", "")})]
         else:
             item = None
     if item is None:
@@ -88,11 +90,12 @@ def export_image(path: str | Path, name: str, target: str | Path) -> None:
 def _masked_image(file, group) -> list[Hdu]:
     image = read_image(group)
     cards = _world(file, group, image.box)
-    primary: dict[str, Any] = {"ORIGIN": "rsp_hpc", "PRODUCT": str(file.attrs["format"]), "IDENTITY": str(file.attrs["identity"])}
+    primary: dict[str, Any] = {"ORIGIN": "rsp_hpc", "PRODUCT": get(file, "format"), "IDENTITY": get(file, "identity")}
     primary |= _facts(file, group)
     planes = {}
     for name, plane in PLANES.items():
-        planes |= {f"MSKN{plane.bit:04d}": name, f"MSKM{plane.bit:04d}": 1 << plane.bit, f"MSKD{plane.bit:04d}": plane.meaning}
+        number = f"{plane.bit:04d}"
+        planes |= {f"MSKN{number}": name, f"MSKM{number}": 1 << plane.bit, f"MSKD{number}": plane.meaning}
     unknown_is_nan = np.where(np.isfinite(image.variance), image.variance, np.float32(np.nan))
     return [Hdu(None, primary), Hdu(image.image, {"EXTNAME": "IMAGE", "BUNIT": image.unit, **cards}),
             Hdu(image.mask.view(np.int32), {"EXTNAME": "MASK", **planes, **cards}),
@@ -121,18 +124,17 @@ def _facts(file, group) -> dict[str, Any]:
     """What the primary header tells of exposure and calibration."""
     facts: dict[str, Any] = {}
     if "exposure" in file:
-        attributes = file["exposure"].attrs
+        attributes = values(file["exposure"])
         for key, name in (("VISIT", "visit"), ("BAND", "band"), ("MJD-MID", "mjd"), ("EXPTIME", "exposure_time"),
                           ("AIRMASS", "airmass")):
             if name in attributes:
-                value = attributes[name]
-                facts[key] = value.item() if isinstance(value, np.generic) else value
+                facts[key] = attributes[name]
         facts |= {"TIMESYS": "TAI", "DETECTOR": group.name.rpartition("/")[2]}
     else:
         band, _, patch = group.name.strip("/").partition("/")
         facts |= {"BAND": band, "PATCH": patch}
         if "tract" in file:
-            facts["TRACT"] = int(file["tract"].attrs["number"])
+            facts["TRACT"] = get(file["tract"], "number")
     if "photocal" in group:
         photocal = read_record(group, "photocal", PhotoCal)
         facts |= {"CALIB": (photocal.scale, "nJy per electron"), "CALIBERR": photocal.scale_err,
@@ -141,7 +143,7 @@ def _facts(file, group) -> dict[str, Any]:
 
 
 def export_table(path: str | Path, name: str, target: str | Path) -> None:
-    """Write a table of a product ('sources', 'objects', '<band>/<patch>/inputs') as FITS or, by the name's end, Parquet.
+    """Write a table of a product ('sources', 'objects', '<band>/<patch>/inputs') as FITS or Parquet, by the target's name.
 
     Raises
     ------
@@ -150,7 +152,8 @@ def export_table(path: str | Path, name: str, target: str | Path) -> None:
     BadData
         The product is missing or damaged, or the target cannot be written.
     """
-    kind = next((end for end in (".fits", ".fits.gz", ".fit", ".parquet", ".parq") if str(target).lower().endswith(end)), None)
+    ends = (".fits", ".fits.gz", ".fit", ".parquet", ".parq")
+    kind = next((end for end in ends if str(target).lower().endswith(end)), None)
     if kind is None:
         raise ConfigError(f"{target}: a table's name must end in .fits, .fits.gz or .parquet")
     catalogue = None
@@ -165,7 +168,8 @@ def export_table(path: str | Path, name: str, target: str | Path) -> None:
 
 def _write_fits_table(catalogue: Catalogue, name: str, target: str | Path) -> None:
     cards = {"EXTNAME": name.upper()[:68]}
-    cards |= {f"TCOMM{number}": column.doc[:68] for number, column in enumerate(catalogue.columns.values(), 1) if column.doc}
+    columns = enumerate(catalogue.columns.values(), 1)
+    cards |= {f"TCOMM{number}": column.doc[:68] for number, column in columns if column.doc}
     units = {column.name: column.unit for column in catalogue.columns.values() if column.unit}
     if not catalogue.columns:
         raise BadData(f"{target}: the table has no columns, a FITS table needs one")

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..products.box import Box
 from ..products.image import MaskedImage
+from .attributes import get, put
 from .pixels import EncodedDataset, append, encode, read_pixels
 from .product import mask_planes, with_planes
 
@@ -15,9 +16,9 @@ EncodedImage = tuple[EncodedDataset, EncodedDataset, EncodedDataset]
 
 
 def encode_image(image: MaskedImage, *, exact: bool, seed: int = 0, q: float = 4.0) -> EncodedImage:
-    """Compress the three planes: image and variance without loss, or the image to 1/q of its noise; the mask always exact."""
+    """Compress the planes: without loss, or the image to 1/q of its noise and the variance to 10 bits; the mask exactly."""
     return (encode(image.image, "exact" if exact else "noise", seed=seed, q=q, unit=image.unit, doc="image"),
-            encode(image.variance, "exact" if exact else "variance", unit=f"{image.unit}^2", doc="variance; inf is unknown"),
+            encode(image.variance, "exact" if exact else "variance", unit=f"{image.unit}^2", doc="inf is unknown"),
             encode(image.mask, doc="mask planes: see the attribute mask_planes of the file"))
 
 
@@ -25,12 +26,12 @@ def append_image(group, image: MaskedImage, planes: EncodedImage) -> None:
     """Write the planes into an h5py group; unit and origin (of `image`, whose pixels may be gone) as its attributes."""
     for name, pixels in zip(("image", "variance", "mask"), planes):
         append(group, name, pixels)
-    group.attrs.update({"unit": image.unit, "x0": image.box.x0, "y0": image.box.y0})
+    put(group, unit=image.unit, x0=image.box.x0, y0=image.box.y0)
 
 
 def read_image(group, pixels: bool = True) -> MaskedImage:
     """The MaskedImage of a group; without its pixels if they are not asked for (a box of size zero)."""
-    origin, unit = (int(group.attrs["x0"]), int(group.attrs["y0"])), str(group.attrs["unit"])
+    origin, unit = (int(get(group, "x0")), int(get(group, "y0"))), str(get(group, "unit"))
     if not pixels:
         return MaskedImage.empty(Box(*origin, 0, 0), unit)
     image, variance, mask = (read_pixels(group[name]) for name in ("image", "variance", "mask"))

@@ -1,7 +1,7 @@
 """tracts/<tract>/objects.h5: the objects of a tract, one dataset per column, ordered by patch.
 
-Which objects are primary is known once the neighbouring tracts are measured: the file is then copied aside with that one
-column replaced and renamed, so it is complete at any moment.
+Which objects are primary is known once the neighbouring tracts are measured: the file is then copied aside with that
+one column replaced and renamed, so it is complete at any moment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import BadData
 from ..products.catalogue import Catalogue, Column
 from .atomic import atomic
+from .attributes import get, put, values
 from .product import LIBRARY, Header, ProductWriter, guarded, open_product
 from .records import read_array, write_array
 from .table import read_catalogue, write_catalogue
@@ -47,7 +48,7 @@ class ObjectsWriter(ProductWriter):
 
     def finish(self) -> None:
         """All patches' objects, by patch number, with the same columns."""
-        self.file.attrs["bands"] = list(self._bands) or ""
+        put(self.file, bands=",".join(self._bands))
         if not self._catalogues:
             return
         parts = sorted(self._catalogues, key=lambda part: int(part["patch"][0]) if len(part) else -1)
@@ -103,7 +104,7 @@ def read_objects(path: str | Path, columns: Iterable[str] | None = None) -> Cata
 def read_bands(path: str | Path) -> tuple[str, ...]:
     """The bands of a tract's objects, bluest first."""
     with open_product(path, KIND) as file:
-        return tuple(str(band) for band in np.atleast_1d(file.attrs["bands"]) if str(band))
+        return tuple(band for band in str(get(file, "bands")).split(",") if band)
 
 
 def replace_primary(path: str | Path, object_ids: np.ndarray, primary: np.ndarray) -> bool:
@@ -138,7 +139,7 @@ def replace_columns(path: str | Path, columns: dict[str, np.ndarray]) -> None:
         with guarded(path), h5py.File(aside, "r+", libver=LIBRARY, locking=False) as file:
             group = file[TABLE]
             for name, array in columns.items():
-                attributes = dict(group[name].attrs)
+                attributes = values(group[name])
                 del group[name]
                 write_array(group, name, np.asarray(array), **attributes)
                 read_array(group[name])

@@ -1,8 +1,8 @@
 """Pixels in HDF5: any rank compresses chunks, the leader appends them as they are; and the way back.
 
-Chunks are bands of rows, blosc2 frames (bitshuffle, zstd level 1; HDF5 filter 32026), so that any HDF5 tool with that
-filter (`import hdf5plugin`) reads the dataset; this module decodes them with blosc2 alone. Each dataset carries the CRC-32
-of each chunk. Four kinds:
+Chunks are bands of rows, blosc2 frames (bitshuffle, zstd level 1; HDF5 filter 32026), so that any HDF5 tool with
+that filter (`import hdf5plugin`) reads the dataset; this module decodes them with blosc2 alone. Each dataset carries the
+CRC-32 of each chunk. Three kinds:
 
 exact     the array as it is (coadds, masks, flats)
 noise     float32 -> int32 in steps of noise/q with subtractive dither; noise grows by 1/(24 q^2), 0.26 % at q = 4
@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import BadData
+from .attributes import get, put
 
 __all__ = ["EncodedDataset", "append", "encode", "noise_of", "read_pixels"]
 
@@ -93,7 +94,8 @@ def encode(array: np.ndarray, kind: str = "exact", *, seed: int = 0, q: float = 
         frames.append(np.frombuffer(_frame(band), np.uint8))
     attributes["crc32"] = np.array([zlib.crc32(frame) for frame in frames], np.uint32)
     data = np.concatenate(frames) if frames else np.zeros(0, np.uint8)
-    return EncodedDataset(dtype.str, shape, chunks, data, np.cumsum([len(f) for f in frames], dtype=np.int64), attributes)
+    ends = np.cumsum([len(frame) for frame in frames], dtype=np.int64)
+    return EncodedDataset(dtype.str, shape, chunks, data, ends, attributes)
 
 
 def _rows_per_chunk(array: np.ndarray) -> int:
@@ -108,7 +110,8 @@ def _frame(band: np.ndarray) -> bytes:
     size = band.itemsize
     parameters = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "typesize": size, "nthreads": 1, "blocksize": BLOCK_BYTES,
                   "filters": [blosc2.Filter.BITSHUFFLE]}
-    chunk = blosc2.SChunk(chunksize=band.nbytes, data=band.reshape(-1).view(np.uint8), cparams=parameters, contiguous=True)
+    raw = band.reshape(-1).view(np.uint8)
+    chunk = blosc2.SChunk(chunksize=band.nbytes, data=raw, cparams=parameters, contiguous=True)
     return chunk.to_cframe()
 
 
@@ -240,9 +243,7 @@ def append(group, name: str, encoded: EncodedDataset):
         low.write_direct_chunk((i * encoded.chunks[0], *tail), encoded.data[start:end])
         start = end
     dataset = h5py.Dataset(low)
-    for key, value in encoded.attributes.items():
-        if not (isinstance(value, str) and value == ""):
-            dataset.attrs[key] = value
+    put(dataset, **{key: value for key, value in encoded.attributes.items() if not (isinstance(value, str) and not value)})
     return dataset
 
 
@@ -258,14 +259,14 @@ def read_pixels(dataset, rows: tuple[int, int] | None = None) -> np.ndarray:
     shape, chunks, dtype = dataset.shape, dataset.chunks, dataset.dtype
     _check_layout(dataset, where)
     y0, y1 = (0, shape[0]) if rows is None else (max(0, rows[0]), min(shape[0], rows[1]))
-    attributes = {key: dataset.attrs.get(key) for key in ("kind", "scale", "seed", "crc32")}
+    attributes = {key: get(dataset, key, None) for key in ("kind", "scale", "seed", "crc32")}
     quantised = attributes["kind"] == "noise"
     out = np.empty((max(0, y1 - y0), *shape[1:]), np.float32 if quantised else dtype)
     quantiser = _quantiser_of(attributes, shape, dtype, where) if quantised else None
     step = chunks[0]
     sums = np.atleast_1d(attributes["crc32"]) if attributes["crc32"] is not None else np.zeros(0)
     if len(sums) != -(-shape[0] // step):
-        raise BadData(f"{where}: damaged: {len(sums)} check sums for {-(-shape[0] // step)} chunks; make the file again")
+        raise BadData(f"{where}: damaged: {len(sums)} check sums do not fit its chunks; make the file again")
     for index in range(y0 // step, -(-y1 // step) if y1 > y0 else y0 // step):
         first, last = max(y0, index * step), min(y1, (index + 1) * step, shape[0])
         place = out[first - y0:last - y0]

@@ -1,7 +1,7 @@
 """What every product file has in common: its header, its identity, its version; opening and writing it safely.
 
-FORMAT_VERSION policy: a reader opens every version up to its own; a change that old readers would misread raises the
-number; added groups, columns or attributes do not. Bytes are HDF5 of library version 1.10 or newer, whose metadata carry
+FORMAT_VERSION policy: a reader opens every version up to its own; a change that old readers would misread raises
+the number; added groups, columns or attributes do not. Bytes are HDF5 of library version 1.10 or newer, whose metadata carry
 check sums; datasets carry their own (`pixels`, `records`).
 """
 
@@ -21,11 +21,12 @@ import numpy as np
 from ..errors import BadData
 from ..products.mask import PLANES
 from .atomic import atomic
+from .attributes import get, put, values
 from .pixels import FILTER, read_pixels
 from .records import read_array, write_array
 
-__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity", "identity_of", "mask_planes",
-           "open_product", "read_header", "with_planes", "write_parts"]
+__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity", "identity_of",
+           "mask_planes", "open_product", "read_header", "with_planes", "write_parts"]
 
 FORMAT_VERSION = 1
 LIBRARY = ("v110", "v110")
@@ -90,9 +91,8 @@ def create(path: str | Path, header: Header) -> Iterator[Any]:
     with atomic(path) as aside:
         aside.touch()  # an honest OSError, before HDF5 words it
         with h5py.File(aside, "w", libver=LIBRARY, locking=False) as file:
-            file.attrs.update({"format": f"rsp_hpc {header.kind}", "format_version": header.format_version,
-                               "identity": header.identity})
-            file.attrs["mask_planes"] = json.dumps({name: list(plane) for name, plane in PLANES.items()})
+            put(file, format=f"rsp_hpc {header.kind}", format_version=header.format_version, identity=header.identity,
+                mask_planes=json.dumps({name: list(plane) for name, plane in PLANES.items()}))
             _write_provenance(file.create_group("provenance"), header)
             yield file
 
@@ -100,8 +100,8 @@ def create(path: str | Path, header: Header) -> Iterator[Any]:
 def _write_provenance(group, header: Header) -> None:
     from .. import __version__
 
-    group.attrs.update({"software": header.software or f"rsp_hpc {__version__}", "host": header.host or socket.gethostname(),
-                        "ranks": header.ranks, "created": header.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
+    put(group, software=header.software or f"rsp_hpc {__version__}", host=header.host or socket.gethostname(),
+        ranks=header.ranks, created=header.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     write_array(group, "configuration", np.array(header.configuration.split("\n")))
     write_array(group, "input_name", np.array(list(header.inputs) or [], dtype=str))
     write_array(group, "input_hash", np.array(list(header.inputs.values()) or [], dtype=str))
@@ -119,7 +119,7 @@ def write_parts(file, parts: Sequence[Part]) -> None:
 
 
 class ProductWriter:
-    """Base of the leader's writers: a context; the file appears when the block ends well, with all parts' costs in it."""
+    """Base of the leader's writers: a context; the file appears when the block ends well, with its parts' costs."""
 
     def __init__(self, path: str | Path, header: Header):
         self._context = create(path, header)
@@ -159,7 +159,8 @@ def guarded(path: str | Path) -> Iterator[None]:
         raise BadData(f"{path}: is missing; run the stage that makes it") from None
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
             UnicodeError) as error:
-        raise BadData(f"{path}: damaged ({' '.join(str(error).split())[:120]}); delete it and start the stage again") from None
+        text = " ".join(str(error).split())[:120]
+        raise BadData(f"{path}: damaged ({text}); delete it and start the stage again") from None
 
 
 @contextlib.contextmanager
@@ -180,10 +181,10 @@ def open_product(path: str | Path, kind: str | None = None) -> Iterator[Any]:
 
 
 def _check(file, path: str | Path, kind: str | None) -> None:
-    found = file.attrs.get("format", "")
+    found = get(file, "format", "")
     if not isinstance(found, str) or not found.startswith("rsp_hpc "):
         raise BadData(f"{path}: is no product of this program")
-    version = int(file.attrs["format_version"])
+    version = int(get(file, "format_version"))
     if version > FORMAT_VERSION:
         raise BadData(f"{path}: written by format version {version}, this program reads up to {FORMAT_VERSION}; "
                       "use the newer program")
@@ -202,27 +203,27 @@ def identity(path: str | Path) -> str | None:
     if not Path(path).exists():
         return None
     with open_product(path) as file:
-        return str(file.attrs["identity"])
+        return str(get(file, "identity"))
 
 
 def read_header(path: str | Path) -> Header:
     """The common header of a product."""
     with open_product(path) as file:
-        group, attributes = file["provenance"], file["provenance"].attrs
+        group, attributes = file["provenance"], values(file["provenance"])
         parts = ()
         if "parts" in group:
-            columns = [read_array(group["parts"][name]).tolist() for name in ("name", "seconds", "peak_memory", "failure")]
-            parts = tuple(Part(*row) for row in zip(*columns))
+            names = ("name", "seconds", "peak_memory", "failure")
+            parts = tuple(Part(*row) for row in zip(*(read_array(group["parts"][name]).tolist() for name in names)))
         inputs = dict(zip(read_array(group["input_name"]).tolist(), read_array(group["input_hash"]).tolist()))
-        return Header(str(file.attrs["format"]).removeprefix("rsp_hpc "), str(file.attrs["identity"]),
+        return Header(str(get(file, "format")).removeprefix("rsp_hpc "), str(get(file, "identity")),
                       "\n".join(read_array(group["configuration"]).tolist()), inputs, int(attributes["ranks"]),
-                      int(file.attrs["format_version"]), str(attributes["software"]), str(attributes["host"]),
+                      int(get(file, "format_version")), str(attributes["software"]), str(attributes["host"]),
                       str(attributes["created"]), parts)
 
 
 def mask_planes(file) -> dict[str, int]:
     """Name -> bit of the planes that an open product was written with."""
-    planes = json.loads(file.attrs["mask_planes"])
+    planes = json.loads(get(file, "mask_planes"))
     return {str(name): int(entry[0]) for name, entry in planes.items() if 0 <= int(entry[0]) < 32}
 
 
@@ -245,7 +246,7 @@ def hash_of(path: str | Path) -> str:
 
     def add_attributes(item) -> None:
         for key in sorted(set(item.attrs) - SKIPPED_ATTRIBUTES):
-            value = item.attrs[key]
+            value = get(item, key)
             digest.update(f"{key}={value if isinstance(value, str) else np.asarray(value).tolist()!r};".encode())
 
     def add(name: str, item) -> None:

@@ -1,7 +1,7 @@
-"""Flat dataclasses (Wcs, PSF, PhotoCal, Exposure, ...) as HDF5 groups: numbers and text as attributes, arrays as datasets.
+"""Flat dataclasses (Wcs, PSF, Exposure, ...) as HDF5 groups: numbers and text as attributes, arrays as datasets.
 
-The dataclass says what is expected: a group that lacks a field or holds another type is BadData. Small arrays and tables
-use HDF5's own shuffle, deflate and check sums, so that every tool opens them and damage is seen.
+The dataclass says what is expected: a group that lacks a field or holds another type is BadData. Small arrays and
+tables use HDF5's own shuffle, deflate and check sums, so that every tool opens them and damage is seen.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import numpy as np
 
 from ..errors import BadData
 from ..products.box import Box
+from .attributes import get, put, values
 
 __all__ = ["read_array", "read_record", "write_array", "write_record"]
 
 Record = TypeVar("Record")
 MAX_RATIO = 1100
-"""Deflate never packs tighter (RFC 1951: 1032): a dataset that claims more bytes than its storage can hold is refused."""
+"""Deflate never packs tighter (RFC 1951: 1032): a dataset that claims more than its storage can hold is refused."""
 
 
 def write_array(group, name: str, array: np.ndarray, **attributes) -> None:
@@ -33,9 +34,7 @@ def write_array(group, name: str, array: np.ndarray, **attributes) -> None:
         rows = max(1, (1 << 20) // max(1, array.nbytes // len(array)))
         dataset = group.create_dataset(name, data=array, chunks=(min(len(array), rows), *array.shape[1:]), shuffle=True,
                                        compression="gzip", compression_opts=1, fletcher32=True)
-    for key, value in attributes.items():
-        if not (isinstance(value, str) and value == ""):
-            dataset.attrs[key] = value
+    put(dataset, **{key: value for key, value in attributes.items() if not (isinstance(value, str) and not value)})
 
 
 def read_array(dataset, rows: slice | None = None) -> np.ndarray:
@@ -51,32 +50,30 @@ def read_array(dataset, rows: slice | None = None) -> np.ndarray:
         claimed = float(np.prod(dataset.shape, dtype=float)) * dataset.dtype.itemsize
         if dataset.dtype.hasobject or claimed > max(4096, MAX_RATIO * dataset.id.get_storage_size()):
             raise BadData(f"{where}: damaged: claims {dataset.shape} of {dataset.dtype}, more than is stored")
-        values = dataset[...] if rows is None else dataset[rows]
+        found = dataset[...] if rows is None else dataset[rows]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
         if isinstance(error, BadData):
             raise
         raise BadData(f"{where}: damaged ({' '.join(str(error).split())[:100]}); make the file again") from None
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+    return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
 
 
 def write_record(parent, name: str, record: Any) -> None:
     """A dataclass as a group; fields that are None are left out."""
     group = parent.create_group(name)
-    group.attrs["class"] = type(record).__name__
+    put(group, **{"class": type(record).__name__})
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
         if value is None or not item.init:
             continue
         if isinstance(value, Box):
-            group.attrs[item.name] = [value.x0, value.y0, value.nx, value.ny]
+            put(group, **{item.name: [value.x0, value.y0, value.nx, value.ny]})
         elif isinstance(value, np.ndarray):
             write_array(group, item.name, value)
         elif isinstance(value, dict):
-            inner = group.create_group(item.name)
-            for key, number in value.items():
-                inner.attrs[key] = number
+            put(group.create_group(item.name), **value)
         else:
-            group.attrs[item.name] = value
+            put(group, **{item.name: value})
 
 
 def read_record(parent, name: str, cls: type[Record]) -> Record:
@@ -90,17 +87,20 @@ def read_record(parent, name: str, cls: type[Record]) -> Record:
     where = f"{parent.file.filename}:{parent.name.rstrip('/')}/{name}"
     try:
         group = parent[name]
-        if group.attrs["class"] != cls.__name__:
-            raise ValueError(f"holds {group.attrs['class']!r:.40}, wanted {cls.__name__}")
+        if get(group, "class") != cls.__name__:
+            raise ValueError(f"holds {get(group, 'class')!r:.40}, wanted {cls.__name__}")
         hints = typing.get_type_hints(cls)
-        values = {item.name: _read_field(group, item, hints[item.name]) for item in dataclasses.fields(cls)
-                  if item.init and (item.name in group or item.name in group.attrs or item.default is dataclasses.MISSING
-                                    and item.default_factory is dataclasses.MISSING)}
-        return cls(**values)
+        wanted = [item for item in dataclasses.fields(cls) if item.init and (
+            item.name in group or item.name in group.attrs or _has_no_default(item))]
+        return cls(**{item.name: _read_field(group, item, hints[item.name]) for item in wanted})
     except BadData:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
         raise BadData(f"{where}: damaged or missing ({' '.join(str(error).split())[:120]})") from None
+
+
+def _has_no_default(item: dataclasses.Field) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _read_field(group, item, hint: Any) -> Any:
@@ -115,17 +115,13 @@ def _read_field(group, item, hint: Any) -> Any:
     if kind is np.ndarray:
         return read_array(group[item.name])
     if typing.get_origin(kind) is dict or kind is dict:
-        return {key: _plain(value) for key, value in group[item.name].attrs.items()}
-    value = group.attrs[item.name]
+        return values(group[item.name])
+    value = get(group, item.name)
     if kind is Box:
         return Box(*map(int, value))
     if kind in (int, float, str, bool):
         return kind(value)
     return _tuples(np.asarray(value).tolist())
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _tuples(value: Any) -> Any:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from ..errors import BadData
+from .attributes import get, values
 from .database import read_survey
 from .export import is_pixels
 from .product import Header, open_product, read_header
@@ -48,12 +49,14 @@ def describe(path: str | Path) -> str:
 def _header(path: Path, header: Header) -> list[str]:
     """The common header in a few lines."""
     seconds = sum(part.seconds for part in header.parts)
+    ranks = f"{header.ranks} rank{'s' * (header.ranks != 1)}"
     lines = [f"{path}: {header.kind}, format version {header.format_version}, {_size(path.stat().st_size)}",
-             f"  written {header.created} by {header.software} on {header.host}, {header.ranks} rank{'s' * (header.ranks != 1)}",
+             f"  written {header.created} by {header.software} on {header.host}, {ranks}",
              f"  identity {header.identity}, {len(header.inputs)} input{'s' * (len(header.inputs) != 1)}"]
     if header.parts:
         peak = max(part.peak_memory for part in header.parts)
-        lines.append(f"  {len(header.parts)} part{'s' * (len(header.parts) != 1)}, {seconds:.1f} s, at most {_size(peak)} of memory")
+        count = f"{len(header.parts)} part{'s' * (len(header.parts) != 1)}"
+        lines.append(f"  {count}, {seconds:.1f} s, at most {_size(peak)} of memory")
     lines += [f"  MISSING {part.name}: {part.failure}" for part in header.parts if part.failure]
     return [_clean(line) for line in lines]
 
@@ -70,27 +73,28 @@ def _walk(group, depth: int, lines: list[str]) -> None:
         elif "_columns" in item:
             _table(name, item, pad, lines)
         else:
-            facts = ", ".join(f"{key} {_value(value)}" for key, value in item.attrs.items() if key != "class")
+            facts = ", ".join(f"{key} {_value(value)}" for key, value in values(item).items() if key != "class")
             lines.append(_clean(f"{pad}{name}/{'  ' + facts if facts else ''}"))
             if not (set(item) and "class" in item.attrs):
                 _walk(item, depth + 1, lines)
 
 
 def _dataset(item) -> str:
-    kind = str(item.attrs.get("kind", ""))
-    unit = f" [{item.attrs['unit']}]" if "unit" in item.attrs else ""
+    kind = str(get(item, "kind", ""))
+    unit = f" [{get(item, 'unit')}]" if "unit" in item.attrs else ""
     stored, size = item.id.get_storage_size(), item.size * item.dtype.itemsize
     packed = f", {100.0 * stored / size:.0f} % of the size" if is_pixels(item) and size else ""
-    lossy = {"noise": f", noise-quantised (q = {item.attrs.get('q')})", "variance": ", mantissa of 10 bits"}.get(kind, "")
+    noise = f", noise-quantised (q = {get(item, 'q', None)})"
+    lossy = {"noise": noise, "variance": ", mantissa of 10 bits"}.get(kind, "")
     shape = " x ".join(map(str, item.shape)) or "scalar"
     return f"{shape} {'float32' if kind == 'noise' else item.dtype}{unit}{packed}{lossy}"
 
 
 def _table(name: str, group, pad: str, lines: list[str]) -> None:
     columns = read_array(group["_columns"]).tolist()
-    lines.append(_clean(f"{pad}{name}: table of {int(group.attrs['rows'])} rows, {len(columns)} columns"))
+    lines.append(_clean(f"{pad}{name}: table of {int(get(group, 'rows'))} rows, {len(columns)} columns"))
     for column in columns:
-        attributes = group[column].attrs
+        attributes = values(group[column])
         unit = f" [{attributes['unit']}]" if "unit" in attributes else ""
         lines.append(_clean(f"{pad}  {column} {group[column].dtype}{unit}  {attributes.get('doc', '')}".rstrip()))
 

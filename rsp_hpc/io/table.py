@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import BadData
 from ..products.catalogue import Catalogue, Column
+from .attributes import get, put
 from .fits import read_table
 from .records import read_array, write_array
 
@@ -18,7 +19,7 @@ __all__ = ["read_catalogue", "read_fits_table", "write_catalogue"]
 def write_catalogue(parent, name: str, catalogue: Catalogue) -> None:
     """A catalogue as a group; the attribute `columns` keeps their order."""
     group = parent.create_group(name)
-    group.attrs["rows"] = len(catalogue)
+    put(group, rows=len(catalogue))
     for column in catalogue.columns.values():
         write_array(group, column.name, catalogue[column.name], unit=column.unit, doc=column.doc)
     write_array(group, "_columns", np.array(list(catalogue.columns), dtype=str))
@@ -38,10 +39,10 @@ def read_catalogue(group, columns: Iterable[str] | None = None, rows: slice | No
         if name not in known or name not in group:
             raise BadData(f"{group.file.filename}:{group.name}: has no column {name}; it has {', '.join(known)[:300]}")
     arrays = {name: read_array(group[name], rows) for name in wanted}
-    if rows is None and any(array.shape != (int(group.attrs["rows"]),) for array in arrays.values()):
+    if rows is None and any(array.shape != (int(get(group, "rows")),) for array in arrays.values()):
         raise BadData(f"{group.file.filename}:{group.name}: damaged: columns differ in length")
-    described = [Column(name, arrays[name].dtype.str, str(group[name].attrs.get("unit", "")),
-                        str(group[name].attrs.get("doc", ""))) for name in wanted]
+    described = [Column(name, arrays[name].dtype.str, str(get(group[name], "unit", "")),
+                        str(get(group[name], "doc", ""))) for name in wanted]
     return Catalogue(described, arrays)
 
 

@@ -25,6 +25,7 @@ from ..products.photocal import PhotoCal
 from ..products.psf import PolynomialPsf
 from ..products.visit import VisitDetector
 from ..products.wcs import Wcs
+from .attributes import get, put, values
 from .images import EncodedImage, append_image, encode_image, read_image, without_pixels
 from .product import Header, Part, ProductWriter, open_product
 from .records import read_record, write_record
@@ -75,26 +76,25 @@ class VisitWriter(ProductWriter):
         for name, _ in RECORDS:
             if getattr(visit, name) is not None:
                 write_record(group, name, getattr(visit, name))
-        group.attrs.update({"detector_id": visit.detector_id, "aperture_correction": visit.aperture_correction})
-        summary = group.create_group("summary")
-        for key in sorted(visit.summary):
-            summary.attrs[key] = visit.summary[key]
+        put(group, detector_id=visit.detector_id, aperture_correction=float(visit.aperture_correction))
+        put(group.create_group("summary"), **{key: visit.summary[key] for key in sorted(visit.summary)})
         self._sources[visit.detector_id, visit.detector] = visit.sources
 
     def finish(self) -> None:
         """All detectors' sources in the order of their numbers, whoever came first."""
         start = 0
         for (_, name), catalogue in sorted(self._sources.items()):
-            self.file["detectors"][name].attrs["sources"] = [start, start + len(catalogue)]
+            put(self.file["detectors"][name], sources=[start, start + len(catalogue)])
             start += len(catalogue)
         if self._sources:
-            write_catalogue(self.file, "sources", Catalogue.concatenate([self._sources[key] for key in sorted(self._sources)]))
+            ordered = [self._sources[key] for key in sorted(self._sources)]
+            write_catalogue(self.file, "sources", Catalogue.concatenate(ordered))
 
 
 def visit_detector_names(path: str | Path) -> list[str]:
     """Names of the detectors in a visit's file, by their number."""
     with open_product(path, KIND) as file:
-        return [name for _, name in sorted((int(group.attrs["detector_id"]), name)
+        return [name for _, name in sorted((int(get(group, "detector_id")), name)
                                            for name, group in file["detectors"].items())]
 
 
@@ -123,7 +123,7 @@ def read_visit_lean(path: str | Path, name: str) -> VisitDetector:
 def _read(path: str | Path, name: str, pixels: bool, sources: bool) -> VisitDetector:
     with open_product(path, KIND) as file:
         group = _detector(file, path, name)
-        attributes = group.attrs
+        attributes = values(group)
         records = {key: read_record(group, key, cls) if key in group else None for key, cls in RECORDS}
         start, end = (int(row) for row in attributes["sources"])
         table = read_catalogue(file["sources"], None if sources else (), slice(start, end)) if "sources" in file \
@@ -131,12 +131,8 @@ def _read(path: str | Path, name: str, pixels: bool, sources: bool) -> VisitDete
         return VisitDetector(exposure=read_record(file, "exposure", Exposure), detector=name,
                              detector_id=int(attributes["detector_id"]), image=read_image(group, pixels),
                              aperture_correction=float(attributes["aperture_correction"]), sources=table,
-                             summary={key: _number(value) for key, value in group["summary"].attrs.items()},
+                             summary=values(group["summary"]),
                              **records)  # type: ignore[arg-type]
-
-
-def _number(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _detector(file, path: str | Path, name: str):
@@ -152,5 +148,5 @@ def read_sources(path: str | Path, columns: Sequence[str] | None = None, detecto
             return Catalogue(())
         rows = None
         if detector is not None:
-            rows = slice(*(int(row) for row in _detector(file, path, detector).attrs["sources"]))
+            rows = slice(*(int(row) for row in get(_detector(file, path, detector), "sources")))
         return read_catalogue(file["sources"], columns, rows)

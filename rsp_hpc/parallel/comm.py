@@ -1,8 +1,8 @@
 """Communicators: few verbs, always there; `SerialComm` of size one where there is no MPI.
 
 Collective verbs (bcast, gather, sum, exchange, barrier, split, duplicate) are called by all ranks in the same order and
-stand between units of work, never inside one. Inside a unit ranks talk by messages (send, arrived, receive), each set of
-talks on its own duplicate, so that no message meets another's.
+stand between units of work, never inside one. Inside a unit ranks talk by messages (send, arrived, receive), each set
+of talks on its own duplicate, so that no message meets another's.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Communicator:
     def sum(self, array) -> np.ndarray:
         """Elementwise sum over ranks, added in rank order: the same bits on all ranks and in every run.
 
-        The order of additions still depends on the number of ranks: sums whose bits must not, run over a fixed partition
-        of the data (gather the parts' sums and add them in the parts' order).
+        The order of additions still depends on the number of ranks: sums whose bits must not, run over a fixed
+        partition of the data (gather the parts' sums and add them in the parts' order).
         """
         parts = self.gather(np.asarray(array))
         total = None
