@@ -130,7 +130,7 @@ class FitsFile:
         if box.intersect(whole) != box:
             raise BadData(f"{self.path}: HDU {hdu} is {whole.nx} x {whole.ny} pixels, {box} is not inside")
         if unit.cards.get("ZIMAGE") is True:
-            return self._checked(self._tiled, unit.number, box)
+            return self._by_library(self._tiled, unit.number, box)
         dtype = np.dtype(DTYPES[cards["BITPIX"]])
         start, size = box.y0 * whole.nx * dtype.itemsize, box.ny * whole.nx * dtype.itemsize
         raw = np.frombuffer(self._bytes(unit, start, size), dtype).reshape(box.ny, whole.nx)
@@ -150,7 +150,7 @@ class FitsFile:
         if unit.cards.get("XTENSION", "").strip() != "BINTABLE" or unit.cards.get("ZIMAGE") is True:
             raise BadData(f"{self.path}: HDU {hdu} holds no binary table")
         self._check_table(unit)
-        found = self._checked(self._table_of, unit.number) if unit.cards.get("NAXIS2") else {
+        found = self._by_library(self._table_of, unit.number) if unit.cards.get("NAXIS2") else {
             _name_of(unit.cards, number): np.zeros(0) for number in range(1, unit.cards["TFIELDS"] + 1)}
         if missing := [name for name in columns or () if name not in found]:
             raise BadData(f"{self.path}: the table has no column {missing[0]}; it has {', '.join(found):.300}")
@@ -172,16 +172,23 @@ class FitsFile:
     # ---- structure --------------------------------------------------------------------------------------------------
 
     def _checked(self, function, *arguments):
-        """What a function returns; errors of the libraries in the words of this program."""
+        """What a function returns; errors of the file in the words of this program."""
         try:
             return function(*arguments)
-        except BadData:
-            raise
         except EOFError:
             raise BadData(f"{self.path}: truncated: the gzip stream ends early; fetch it again") from None
         except (gzip.BadGzipFile, zlib.error) as error:
             raise BadData(f"{self.path}: damaged gzip stream ({error}); fetch it again") from None
-        except (OSError, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, SystemError) as error:
+        except OSError as error:
+            raise BadData(f"{self.path}: cannot be read ({' '.join(str(error).split()):.120}); fetch it again") from None
+
+    def _by_library(self, function, *arguments):
+        """The same for the libraries, which raise every kind of error on a damaged file."""
+        try:
+            return self._checked(function, *arguments)
+        except (BadData, MemoryError):
+            raise
+        except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadData(f"{self.path}: damaged ({reason:.120}); fetch it again") from None
 
