@@ -7,19 +7,28 @@ import numpy as np
 from ..products.box import Box
 from ..products.image import MaskedImage
 from .attributes import get, put
-from .pixels import EncodedDataset, append, encode, read_pixels
+from .pixels import EncodedDataset, append, encode, noise_of, read_pixels
 from .product import mask_planes, with_planes
 
-__all__ = ["EncodedImage", "append_image", "encode_image", "read_image", "without_pixels"]
+__all__ = ["EncodedImage", "append_image", "encode_image", "noise_level", "read_image", "without_pixels"]
 
 EncodedImage = tuple[EncodedDataset, EncodedDataset, EncodedDataset]
 
 
 def encode_image(image: MaskedImage, *, exact: bool, seed: int = 0, q: float = 4.0) -> EncodedImage:
     """Compress the planes: without loss, or the image to 1/q of its noise and the variance to 10 bits; the mask exactly."""
-    return (encode(image.image, "exact" if exact else "noise", seed=seed, q=q, unit=image.unit, doc="image"),
+    step = float("nan") if exact else noise_level(image) / q
+    return (encode(image.image, "exact" if exact else "noise", step=step, seed=seed, unit=image.unit, doc="image"),
             encode(image.variance, "exact" if exact else "variance", unit=f"{image.unit}^2", doc="inf is unknown"),
             encode(image.mask, doc="mask planes: see the attribute mask_planes of the file"))
+
+
+def noise_level(image: MaskedImage) -> float:
+    """The smaller of what differences of neighbours and the variance plane say: stars make the first too large."""
+    rows = image.variance[::max(1, min(16, len(image.variance) // 16))]
+    known = rows[np.isfinite(rows) & (rows > 0)]
+    levels = [noise_of(image.image), float(np.sqrt(np.median(known))) if known.size else float("nan")]
+    return min((level for level in levels if level > 0), default=float("nan"))
 
 
 def append_image(group, image: MaskedImage, planes: EncodedImage) -> None:

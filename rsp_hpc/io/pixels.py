@@ -5,7 +5,7 @@ that filter (`import hdf5plugin`) reads the dataset; this module decodes them wi
 CRC-32 of each chunk. Three kinds:
 
 exact     the array as it is (coadds, masks, flats)
-noise     float32 -> int32 in steps of noise/q with subtractive dither; noise grows by 1/(24 q^2), 0.26 % at q = 4
+noise     float32 -> int32 in steps of noise/q with subtractive dither; noise grows by 1/(24 q^2): 0.26 % at q = 4
 variance  float32 with the mantissa rounded to 10 bits, relative error <= 2^-11
 (The dither of pixel i of row y is u[s + i], u = 65,536 numbers of splitmix64(seed), s a start per row from the same
 generator: value = (stored - u + 0.5) * scale; -2^31 is NaN, +-(2^31 - 1) are infinities.)
@@ -56,25 +56,25 @@ class EncodedDataset:
     attributes: dict
 
 
-def encode(array: np.ndarray, kind: str = "exact", *, seed: int = 0, q: float = 4.0, unit: str = "",
+def encode(array: np.ndarray, kind: str = "exact", *, step: float = float("nan"), seed: int = 0, unit: str = "",
            doc: str = "") -> EncodedDataset:
     """Compress an array of 1 to 4 dimensions.
 
     Parameters
     ----------
     array : any fixed-size number type; kinds noise and variance take float32 (ny, nx)
-    kind : one of KINDS. An image without measurable noise, or with values beyond 2^31 steps, is stored exactly
+    kind : one of KINDS. An image without a valid step, or with values beyond 2^31 steps, is stored exactly
+    step : of the kind noise, in the unit of the image: its noise by q; NaN: a quarter of `noise_of` the image
     seed : of the dither; the same seed gives the same bits
-    q : steps per sigma of the noise
     """
     array = np.ascontiguousarray(array)
     attributes: dict = {"unit": unit, "doc": doc, "kind": "exact"}
     rows = _rows_per_chunk(array)
     transform = None
     if kind == "noise":
-        step = noise_of(array) / q
+        step = noise_of(array) / 4.0 if np.isnan(step) else float(step)
         if _fits(array, step):
-            attributes.update(kind="noise", scale=step, q=q, seed=np.uint64(seed), dither="splitmix64")
+            attributes.update(kind="noise", scale=step, seed=np.uint64(seed), dither="splitmix64")
             transform = _Quantiser(step, seed, array.shape[1]).forward
     elif kind == "variance":
         attributes.update(kind="variance", mantissa_bits=10)

@@ -84,7 +84,7 @@ def _dataset(item) -> str:
     unit = f" [{get(item, 'unit')}]" if "unit" in item.attrs else ""
     stored, size = item.id.get_storage_size(), item.size * item.dtype.itemsize
     packed = f", {100.0 * stored / size:.0f} % of the size" if is_pixels(item) and size else ""
-    noise = f", noise-quantised (q = {get(item, 'q', None)})"
+    noise = f", in steps of {_value(get(item, 'scale', None))} with dither"
     lossy = {"noise": noise, "variance": ", mantissa of 10 bits"}.get(kind, "")
     shape = " x ".join(map(str, item.shape)) or "scalar"
     return f"{shape} {'float32' if kind == 'noise' else item.dtype}{unit}{packed}{lossy}"

@@ -114,7 +114,7 @@ def test_what_cannot_is_said(files, tmp_path, monkeypatch):
 def test_show(files, tmp_path):
     text = describe(files / "1234567.h5")
     for wanted in ("visit, format version 1", "2 ranks", "MISSING D2: BadData: truncated", "detectors/", "70 x 90 float32",
-                   "noise-quantised (q = 4", "table of 35 rows, 4 columns", "psfFlux float32 [electron]  PSF flux",
+                   "with dither", "table of 35 rows, 4 columns", "psfFlux float32 [electron]  PSF flux",
                    "export 1234567.h5 sources.fits --table sources"):
         assert wanted in text, wanted
     assert "r/" in describe(files / "coadds.h5") and "flats/" in describe(files / "D0.h5")
