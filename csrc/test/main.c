@@ -11,7 +11,9 @@ int checks_done, checks_failed;
     DO(status) \
     DO(detrend) \
     DO(combine) \
-    DO(interpolate)
+    DO(interpolate) \
+    DO(warp) \
+    DO(coadd)
 
 #define DECLARE(word) void test_##word(void);
 FOR_EACH_TEST(DECLARE)

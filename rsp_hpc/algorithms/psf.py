@@ -54,11 +54,10 @@ class PsfConfig(Config):
 
 
 class ApertureCorrection(NamedTuple):
-    """`factor` on PSF fluxes, its one-sigma error (NaN if no star was found; the factor is then 1), and the stars used."""
+    """`factor` on PSF fluxes and its one-sigma error: NaN if no star was found; the factor is then 1."""
 
     factor: float
     error: float
-    n_stars: int
 
 
 def guess_psf(image: MaskedImage, config: PsfConfig) -> PolynomialPsf:
@@ -295,20 +294,21 @@ def gauge(grid: np.ndarray) -> np.ndarray:
     return grid
 
 
-def aperture_correction(image: MaskedImage, psf: Psf, stars: Catalogue, config: PsfConfig) -> ApertureCorrection:
+def aperture_correction(image: MaskedImage, psf: Psf, sources: Catalogue, config: PsfConfig) -> ApertureCorrection:
     """The factor that makes PSF fluxes equal to the flux in the calibration aperture.
 
     Parameters
     ----------
     image : MaskedImage, sky subtracted; psf : its Psf
-    stars : rows of bright isolated stars, with x, y
+    sources : what `measure` gives: its stars are selected; or a table of x, y of stars
 
     Returns
     -------
     ApertureCorrection: error-weighted, clipped mean over the stars
     """
+    stars = sources.rows(select_stars(image, sources, config)) if "ixx" in sources else sources
     if len(stars) == 0:
-        return ApertureCorrection(1.0, float("nan"), 0)
+        return ApertureCorrection(1.0, float("nan"))
     middle = image.box.x0 + 0.5 * image.box.nx, image.box.y0 + 0.5 * image.box.ny
     radius = float(np.round(config.aperture * psf.fwhm(*middle)[0]))
     table = measure_forced(image, None, None, stars["x"], stars["y"], psf, MeasureConfig(radii=(radius,)))
@@ -318,13 +318,13 @@ def aperture_correction(image: MaskedImage, psf: Psf, stars: Catalogue, config: 
         error = np.hypot(table[name + "Err"], 0.002 * table[name]) / np.abs(table["psfFlux"])
         good = np.isfinite(ratio) & (error > 0) & ~table[name + "_flag"] & ~table["psfFlux_flag"] & (table["psfFlux"] > 0)
     if not good.any():
-        return ApertureCorrection(1.0, float("nan"), 0)
+        return ApertureCorrection(1.0, float("nan"))
     ratio, weight = ratio[good], 1.0 / error[good] ** 2
     keep = np.ones(len(ratio), bool)
     for _ in range(5):
         centre = np.median(ratio[keep])
         scatter = max(1.4826 * np.median(np.abs(ratio[keep] - centre)), 1e-4)
-        keep = np.abs(ratio - centre) <= 3.0 * np.maximum(scatter, 0.0)
+        keep = np.abs(ratio - centre) <= 3.0 * scatter
     mean = np.average(ratio[keep], weights=weight[keep])
     inflate = max(1.0, np.sqrt((weight[keep] * (ratio[keep] - mean) ** 2).sum() / max(1, keep.sum() - 1)))
-    return ApertureCorrection(float(mean), float(inflate / np.sqrt(weight[keep].sum())), int(keep.sum()))
+    return ApertureCorrection(float(mean), float(inflate / np.sqrt(weight[keep].sum())))
