@@ -127,6 +127,18 @@ class Survey:
         """The files that cannot be used, with the reasons."""
         return [entry for entry in self.all_files if not entry.usable]
 
+    def missing(self, camera: Camera) -> list[str]:
+        """One line for each detector that an exposure lacks, or lacks an amplifier of."""
+        lines = []
+        for visit in self._exposures:
+            for detector in camera.detectors:
+                found = {entry.amplifier for entry in self.files(visit, detector.name)}
+                lacking = [amplifier.name for amplifier in detector.amplifiers if not {None, amplifier.name} & found]
+                part = "" if not found else f" amplifier {', '.join(lacking)}:"
+                lines += [f"visit {visit} detector {detector.name}:{part} no usable raw file; fetch it, or go on without this "
+                          f"detector"] if lacking else []
+        return lines
+
     def tracts(self) -> list[int]:
         """Numbers of the tracts that science detectors overlap."""
         return sorted(self._overlaps)

@@ -12,8 +12,9 @@ import hashlib
 import math
 import os
 import re
+import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -65,7 +66,7 @@ class FitsFile:
     Parameters
     ----------
     path : the file
-    keep : keep the data of a gzipped file as they pass by; False where only headers are wanted
+    keep : of which HDUs the data of a gzipped file are kept as they pass by; False where only headers are wanted
 
     Attributes
     ----------
@@ -79,12 +80,15 @@ class FitsFile:
         The file is missing, is no FITS file, is truncated or damaged.
     """
 
-    def __init__(self, path: str | Path, keep: bool = True):
+    def __init__(self, path: str | Path, keep: bool | Collection[int] = True):
         self.path = Path(path)
         self.padded = True
         self._digest = hashlib.blake2b(digest_size=16)
         try:
-            self._size = os.stat(self.path).st_size
+            status = os.stat(self.path)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                raise BadData(f"{path}: cannot be read (it is no file)")
+            self._size = status.st_size
             self._file: BinaryIO = open(self.path, "rb")
         except OSError as error:
             raise BadData(f"{path}: cannot be read ({error.strerror})") from None
@@ -192,7 +196,7 @@ class FitsFile:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadData(f"{self.path}: damaged ({reason:.120}); fetch it again") from None
 
-    def _walk(self, keep: bool) -> list[_Unit]:
+    def _walk(self, keep: bool | Collection[int]) -> list[_Unit]:
         """Every HDU, its sizes held against the file's."""
         stream = gzip.GzipFile(fileobj=self._file) if self.gzipped else self._file
         units: list[_Unit] = []
@@ -204,7 +208,7 @@ class FitsFile:
             cards, length = header
             start, size = place + length, self._data_size(cards, len(units))
             self._check_size(start, size)
-            data = self._pass(stream, start, size, keep)
+            data = self._pass(stream, start, size, keep if isinstance(keep, bool) else len(units) in keep)
             units.append(_Unit(cards, len(units), start, size, data))
             place = start + -(-size // BLOCK) * BLOCK
         if len(units) > 1 and units[1].cards.get("ZSIMPLE") is True and not units[0].size:
@@ -298,7 +302,7 @@ class FitsFile:
         if unit.data is not None:
             return memoryview(unit.data)[start:start + size]
         if self.gzipped:
-            raise ValueError("opened with keep=False: only the headers can be read")
+            raise ValueError("the data of this HDU were not kept")
         self._file.seek(unit.start + start)
         found = self._file.read(size)
         if len(found) < size:

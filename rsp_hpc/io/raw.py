@@ -320,8 +320,8 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
     segments: dict[str, np.ndarray] = {}
     headers: dict[str, Cards] = {}
     for entry in by_amplifier.values():
-        with FitsFile(entry.path) as file:
-            amplifiers = _amplifiers_in(entry, described)
+        amplifiers = _amplifiers_in(entry, described)
+        with FitsFile(entry.path, keep={amplifier.hdu for amplifier in amplifiers}) as file:
             _check_read(entry, amplifiers, file, camera)
             for amplifier in amplifiers:
                 headers[amplifier.name] = file.header(amplifier.hdu)

@@ -95,6 +95,16 @@ def test_amplifiers_make_one_detector(tmp_path):
     assert survey.detectors(7) == ["D0"] and [entry.amplifier for entry in survey.files(7, "D0")] == ["A", "B"]
 
 
+def test_missing_parts(tmp_path, files):
+    """Detectors and amplifiers that a visit lacks are named, one line each."""
+    lines = survey_of(files, camera(), SKYMAP).missing(camera())
+    assert lines == [f"visit {visit} detector D1: no usable raw file; fetch it, or go on without this detector"
+                     for visit in (1, 2, 4)]
+    write_amplifiers(tmp_path)[1].unlink()
+    lines = survey_of(scan(tmp_path, camera("amplifier")), camera("amplifier"), SKYMAP).missing(camera("amplifier"))
+    assert lines[0].startswith("visit 7 detector D0: amplifier B: no usable raw file") and len(lines) == 2
+
+
 def test_hash_of_inputs(tmp_path):
     """Changes with content and members, not with folders and dates."""
     def hashes(folder):

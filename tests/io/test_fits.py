@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 import time
 import tracemalloc
@@ -100,6 +101,15 @@ def test_tile_compressed_images(tmp_path, library, compression):
         assert "TTYPE1" not in file.header(number)
         assert np.array_equal(file.image(number), image)
         assert np.array_equal(file.image(number, Box(3, 4, 11, 7)), image[4:11, 3:14])
+
+
+def test_a_primary_image_that_was_compressed(tmp_path):
+    """It keeps its number, 0, though it sits in the first extension of the compressed file."""
+    fitsio = pytest.importorskip("fitsio")
+    image = np.random.default_rng(5).integers(900, 1100, (40, 50)).astype(np.uint16)
+    fitsio.write(tmp_path / "a.fits.fz", image, compress="rice")
+    with FitsFile(tmp_path / "a.fits.fz") as file:
+        assert len(file) == 1 and file.header(0)["NAXIS2"] == 40 and np.array_equal(file.image(0), image)
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, library):
@@ -255,8 +265,10 @@ def test_damaged_gzip(tmp_path):
 def test_what_is_not_there(tmp_path, image_file):
     with pytest.raises(BadData, match="cannot be read .No such file"):
         read_header(tmp_path / "none.fits")
-    with pytest.raises(BadData, match="cannot be read .Is a directory"):
-        read_header(tmp_path)
+    os.mkfifo(tmp_path / "pipe.fits")
+    for path in (tmp_path, tmp_path / "pipe.fits"):
+        with pytest.raises(BadData, match="cannot be read .it is no file"):
+            read_header(path)
     with pytest.raises(BadData, match="has 1 HDUs, there is no HDU 3"):
         read_image(image_file, 3)
     with pytest.raises(BadData, match="is 100 x 100 pixels, Box"):

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from astropy.io import fits as oracle
 from samples_raw import NX, NY, SCALE, camera, cards, segments, wcs_cards, write_amplifiers, write_detector
 
 from rsp_hpc.errors import BadData, ConfigError
@@ -63,6 +64,16 @@ def test_one_file_with_several_detectors(tmp_path):
     assert [(entry.detector, entry.verdict) for entry in files] == [("D0", "ok"), ("D1", "ok")]
     for name, pair in (("D0", images[:2]), ("D1", images[2:])):
         assert all(np.array_equal(a, b) for a, b in zip(read_raw_detector(files, both, name).segments, pair))
+
+
+def test_tile_compressed_raw_files(tmp_path):
+    """As cameras write them today: the same numbers of HDUs, sections, cards."""
+    first, second = segments(7)
+    header = oracle.Header(list(cards().items()))
+    oracle.HDUList([oracle.PrimaryHDU(header=header), oracle.CompImageHDU(first, oracle.Header([("GAIN", 2.1)])),
+                    oracle.CompImageHDU(second, oracle.Header([("GAIN", 3.1)]))]).writeto(tmp_path / "raw_7_D0.fits.fz")
+    raw = read_raw_detector(scan(tmp_path, camera()), camera(), "D0")
+    assert np.array_equal(assembled(raw), RAMP) and [a.gain for a in raw.detector.amplifiers] == [2.1, 3.1]
 
 
 def test_pixel_types(tmp_path):
