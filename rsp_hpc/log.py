@@ -29,6 +29,13 @@ class _JsonLines(logging.Formatter):
         return json.dumps(row, ensure_ascii=False)
 
 
+class _OneLine(logging.Formatter):
+    """The message only: traces are in the log files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage()
+
+
 def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None:
     """Send this rank's records to `folder`/rank-<rank>.jsonl, and rank 0's progress to the terminal."""
     _context["rank"] = rank
@@ -43,7 +50,7 @@ def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None
         root.addHandler(lines)
     if rank == 0:
         screen = logging.StreamHandler(sys.stderr)
-        screen.setFormatter(logging.Formatter("%(message)s"))
+        screen.setFormatter(_OneLine())
         screen.addFilter(lambda record: record.name == _terminal.name or record.levelno >= logging.WARNING)
         root.addHandler(screen)
 

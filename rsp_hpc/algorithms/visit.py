@@ -75,15 +75,16 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     guess, background, n_cosmic = _clean(image, config)
     psf, stars = _model_psf(image, guess, config)
     sources = _sources(image, psf, config.detect, config)
-    correction, _ = aperture_correction(image, psf, sources, config.psf)
+    correction = aperture_correction(image, psf, stars, config.psf)
     fit = _fit_wcs(raw, sources, reference, config)
     wcs = fit.wcs if fit is not None else raw.wcs
-    photocal = _fit_photocal(raw.exposure.band, sources, correction, fit, reference, config)
-    summary = {"n_sources": float(len(sources)), "n_psf_stars": float(stars), "n_cosmic_ray_pixels": float(n_cosmic),
+    photocal = _fit_photocal(raw.exposure.band, sources, correction.factor, fit, reference, config)
+    summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), "n_cosmic_ray_pixels": float(n_cosmic),
+               "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
                **_summary(image, background, psf, photocal, fit), "seconds": time.perf_counter() - started}
-    sources = _calibrated(sources, raw, wcs, photocal.scale * correction, photocal.scale)
+    sources = _calibrated(sources, raw, wcs, photocal.scale * correction.factor, photocal.scale)
     return VisitDetector(raw.exposure, raw.detector.name, raw.detector.id, image, background, psf, wcs, photocal,
-                         correction, sources, summary)
+                         correction.factor, sources, summary)
 
 
 def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
@@ -104,15 +105,14 @@ def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Back
     return guess, Background(background.level + residual.level, residual.noise, residual.mesh, residual.box), n_cosmic
 
 
-def _model_psf(image: MaskedImage, guess: Psf, config: VisitConfig) -> tuple[PolynomialPsf, int]:
-    """The PSF from this detector's bright stars; the guess where there are none."""
+def _model_psf(image: MaskedImage, guess: PolynomialPsf, config: VisitConfig) -> tuple[PolynomialPsf, Catalogue]:
+    """The PSF from this detector's bright stars, and these; the guess where there are none."""
     first = config.detect.model_copy(update={"threshold": max(config.bright_threshold, config.detect.threshold)})
     bright = _sources(image, guess, first, config)
-    stars = select_stars(image, bright, config.psf)
+    stars = bright.rows(select_stars(image, bright, config.psf))
     if len(stars) == 0:
-        return guess, 0
-    psf = fit_psf(image, bright["x"][stars], bright["y"][stars], bright["psfFlux"][stars], config.psf)
-    return psf, psf.n_stars
+        return guess, stars
+    return fit_psf(image, stars["x"], stars["y"], stars["psfFlux"], config.psf), stars
 
 
 def _sources(image: MaskedImage, psf: Psf, detection: DetectConfig, config: VisitConfig) -> Catalogue:

@@ -33,7 +33,8 @@ class WarpConfig(Config):
     max_bad: float = parameter(0.1, "share of the kernel that may fall on interpolated bad pixels; beyond, no data",
                                low=0.0, high=1.0)
     cell: int = parameter(150, "side of a cell, on which the PSF is constant", unit="pixel", low=10)
-    psf_size: int = parameter(0, "odd side of the warped PSF; 0: that of the visit's PSF, in sky pixels", unit="pixel", low=0)
+    psf_size: int = parameter(41, "odd side of the warped PSF, the same for all inputs of a coadd; 0: that of the visit's PSF",
+                              unit="pixel", low=0)
     psf_phases: int = parameter(4, "positions per cell at which the PSF is warped and averaged: 1, 4, 9 or 16", low=1, high=16)
 
 

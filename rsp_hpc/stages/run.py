@@ -72,8 +72,8 @@ def _run_in_order(run: Run, names: tuple[str, ...]) -> int:
         if run.options.dry_run:
             continue
         failures = on_leader(run.world, _keep_tables, run, report)
-        for failure in failures:
-            logger.error("%s %s %s: %s", report.stage, failure.unit, failure.part, failure.message)
+        if failures:
+            log.tell("%s: %d failures in all, listed in %s", report.stage, len(failures), run.store.failures)
         if failures:
             code = EXIT_FAILURES
         if report.outcome.stopped:

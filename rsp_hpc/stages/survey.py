@@ -200,7 +200,7 @@ def survey_from(path: str, changes: tuple[str, ...], world: Communicator, option
             raise ConfigError(f"band {unknown[0]}: camera {camera.name} has {', '.join(camera.bands)}")
         for name in options.detectors:
             camera.detector(name)
-        folder = Path(data) if data else Path(path).resolve().parent / config.data
+        folder = (Path(data) if data else Path(path).resolve().parent / config.data).resolve()
         return config, camera, folder, Path(output or config.output).resolve()
 
     config, camera, folder, target = on_leader(world, read)
