@@ -128,17 +128,22 @@ class Truth:
         return table.max(axis=0), table.argmax(axis=0)
 
 
-def isolated(truth: Truth, band: str, config: ReportConfig) -> np.ndarray:
+def true_pairs(truth: Truth, config: ReportConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (i, j) and (j, i) of true objects that may disturb each other, and their distances in arcsec."""
+    i, j, distance = neighbours(truth.ra, truth.dec, truth.ra, truth.dec, config.isolation_radius)
+    return i[i != j], j[i != j], distance[i != j]
+
+
+def isolated(truth: Truth, band: str, config: ReportConfig, pairs=None) -> np.ndarray:
     """(n,) bool: neighbours bias the optimal flux in a band by less than max(0.2 %, 0.1 sigma).
 
     The overlap of two profiles is that of Gaussians of their sizes in the core, with Moffat wings of exponent 2.5,
-    wider than the atmosphere's: it errs on the side of calling an object blended.
+    wider than the atmosphere's: it errs on the side of calling an object blended. `pairs` are those of `true_pairs`.
     """
     if band in truth.known_isolated:
         return truth.known_isolated[band]
     psf, flux = truth.psf_sigma[band], np.nan_to_num(truth.flux[band])
-    i, j, distance = neighbours(truth.ra, truth.dec, truth.ra, truth.dec, config.isolation_radius)
-    i, j, distance = i[i != j], j[i != j], distance[i != j]
+    i, j, distance = pairs or true_pairs(truth, config)
     square = psf**2 + truth.sigma**2
     total = square[i] + square[j]
     overlap = 2.0 * square[i] / total * (1.0 + distance**2 / (5.0 * total)) ** -2.5
@@ -230,7 +235,8 @@ def compare(objects: Catalogue, truth: Truth, config: ReportConfig) -> Compariso
     near = neighbours(ra, dec, truth.ra[known], truth.dec[known], config.match_radius)[0]
     spurious = np.ones(len(objects), bool)
     spurious[near] = False
-    alone = {name: isolated(truth, name, config) for name in truth.flux}
+    pairs = true_pairs(truth, config) if set(truth.flux) - set(truth.known_isolated) else None
+    alone = {name: isolated(truth, name, config, pairs) for name in truth.flux}
     best_alone = np.stack(list(alone.values()))[band, np.arange(len(truth))] if alone else np.zeros(len(truth), bool)
     return Comparison(objects, truth, row, true, spurious, best, best_alone, alone)
 

@@ -108,9 +108,8 @@ def neighbours(ra, dec, ra2, dec2, radius: float) -> tuple[np.ndarray, np.ndarra
         return empty, empty, np.empty(0)
     a = unit_vectors(np.asarray(ra)[first], np.asarray(dec)[first])
     b = unit_vectors(np.asarray(ra2)[second], np.asarray(dec2)[second])
-    found = cKDTree(b).query_ball_point(a, _chord(radius) * (1 + 1e-9))
-    i = np.repeat(np.arange(len(a)), [len(item) for item in found])
-    j = np.fromiter((k for item in found for k in item), np.int64, len(i))
+    pairs = cKDTree(a).sparse_distance_matrix(cKDTree(b), _chord(radius) * (1 + 1e-9), output_type="ndarray")
+    i, j = (pairs[name][np.lexsort((pairs["j"], pairs["i"]))].astype(np.int64) for name in ("i", "j"))
     chord = np.sqrt(((a[i] - b[j]) ** 2).sum(axis=1))
     return first[i], second[j], 3600.0 * np.degrees(2.0 * np.arcsin(np.minimum(0.5 * chord, 1.0)))
 
