@@ -62,6 +62,7 @@ class ReportConfig(Config):
                                       low=0.0)
     reference_radius: float = parameter(1.0, "an object and a reference star within it are the same", unit="arcsec",
                                         above=0.0)
+    reference_snr: float = parameter(20.0, "least S/N of objects compared with reference stars", above=0.0)
     isolation_radius: float = parameter(15.0, "neighbours farther away do not count against isolation", unit="arcsec",
                                         above=0.0)
     isolation_relative: float = parameter(0.002, "isolated: neighbours bias the flux by less than this fraction,",
@@ -70,7 +71,6 @@ class ReportConfig(Config):
                                        above=0.0)
     pull_snr: tuple[float, float] = parameter((10.0, 200.0), "true S/N of the stars whose pulls are judged")
     position_snr: float = parameter(20.0, "least true S/N of the stars that give the position bias", above=0.0)
-    zero_point_floor: float = parameter(0.0, "added in quadrature to flux errors of the pulls", unit="mag", low=0.0)
     empty_apertures: int = parameter(500, "blank places per coadd at which the noise is measured", low=10)
     pictures: int = parameter(4, "most colour pictures in the report", low=0)
     seed: int = parameter(1, "of the blank places", low=0)

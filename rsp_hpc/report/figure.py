@@ -19,7 +19,8 @@ STYLE = {
     "font.size": 9.0, "font.family": "DejaVu Sans", "axes.titlesize": 10.0, "axes.titleweight": "bold",
     "axes.labelsize": 9.0, "legend.fontsize": 8.0, "xtick.labelsize": 8.0, "ytick.labelsize": 8.0,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.axisbelow": True,
-    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "legend.frameon": False, "lines.linewidth": 1.4,
+    "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6, "legend.framealpha": 0.8,
+    "legend.edgecolor": "none", "lines.linewidth": 1.4,
     "figure.facecolor": "white", "text.parse_math": False}  # a dollar in a name is no formula
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..products.box import Box
 from ..products.catalogue import Catalogue
+from ..products.reference import ReferenceCatalogue
 from ..products.wcs import Wcs
 from .images import BlankSky
 from .metrics import Metric, Truth
@@ -110,3 +111,4 @@ class Inputs:
     configuration: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    reference: ReferenceCatalogue | None = None

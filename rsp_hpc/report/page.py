@@ -17,6 +17,7 @@ from .config import ReportConfig
 from .figure import data_uri
 from .inputs import Inputs
 from .metrics import Comparison, Metric, compare, object_metrics, primary
+from .reference import ReferenceMatch, match_reference, reference_figure, reference_metrics
 from .visits import column, depth_metrics, psf_metrics, visit_metrics
 
 __all__ = ["all_metrics", "make_report", "metric_lines", "render", "verdict_of", "write_report"]
@@ -55,8 +56,18 @@ def all_metrics(inputs: Inputs, comparison: Comparison | None, config: ReportCon
                 flux, error = (inputs.objects[f"{band}_{name}"].astype(float) for name in ("psfFlux", "psfFluxErr"))
                 faint = np.isfinite(error) & (error > 0) & (flux < 20.0 * error)
                 errors[band] = error[faint]
+        match = _reference_match(inputs, config)
+        result += [] if match is None else reference_metrics(match, config)
     result += depth_metrics(errors, inputs.skies, config)
     return result + visit_metrics(inputs.visits, config) + psf_metrics(inputs.visits, config) + list(inputs.extra)
+
+
+def _reference_match(inputs: Inputs, config: ReportConfig) -> ReferenceMatch | None:
+    """The objects on the reference catalogue; None without the one or the other, or without a match."""
+    if inputs.objects is None or inputs.reference is None or not len(inputs.objects):
+        return None
+    match = match_reference(inputs.objects, inputs.reference, inputs.bands, config)
+    return match if len(match.east) else None
 
 
 def verdict_of(metrics: list[Metric], inputs: Inputs) -> dict[str, str]:
@@ -125,6 +136,9 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
             plot_objects.pull_figure(comparison, config))
         add("objects", "Positions", "Offsets of isolated stars from the truth.",
             plot_objects.position_figure(comparison, config))
+    match = _reference_match(inputs, config)
+    if match is not None:
+        add("objects", "Reference", "Objects on the coadds less the reference catalogue.", reference_figure(match))
     if inputs.visits:
         add("visits", "Footprints",
             "Outlines of the detectors; black: inner boxes of the patches, with tract and patch numbers.",

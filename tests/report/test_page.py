@@ -12,6 +12,7 @@ import pytest
 from report.synthetic import make_inputs
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.box import Box
+from rsp_hpc.products.reference import ReferenceCatalogue
 from rsp_hpc.report import page, plot_run, plot_sky
 from rsp_hpc.report.config import ReportConfig
 from rsp_hpc.report.inputs import Failure, Inputs, Picture, StageState, Timing
@@ -88,12 +89,28 @@ def test_hostile_strings_are_text(tmp_path):
     json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
 
 
+def primary_stars(inputs):
+    """The objects themselves as reference stars, 30 mas to the east and 1 % brighter."""
+    objects = inputs.objects
+    n, zero = len(objects), np.zeros(len(objects))
+    shift = 0.030 / 3600 / np.cos(np.radians(objects["coord_dec"]))
+    return ReferenceCatalogue(objects["coord_ra"] + shift, objects["coord_dec"], *[zero] * 6, 60000.0, np.ones(n, bool),
+                              {"r": 1.01005 * objects["r_psfFlux"]}, {"r": zero + 1.0})
+
+
 def test_real_data_without_truth_and_with_a_band_missing(tmp_path):
     inputs = make_inputs(pictures=False)
     inputs.truth, inputs.bands, inputs.visits = None, ("g", "r", "i", "z"), inputs.visits[:3]
     for row in inputs.visits:
         row.values.pop("true_zero_point")
+    some = primary_stars(inputs)
+    inputs.reference = some
     text = page.make_report(inputs, tmp_path).read_text()
+    rows = {(row["key"], row["band"]): row for row in json.loads((tmp_path / "metrics.json").read_text())["metrics"]}
+    assert abs(rows["reference_offset_east", ""]["value"] + 30.0) < 4 * rows["reference_offset_east", ""]["error"] + 1.0
+    assert abs(rows["reference_magnitude_offset", "r"]["value"] - 10.857) < 0.05
+    assert rows["reference_magnitude_scatter", "r"]["value"] < 0.01 and rows["reference_rms_north", ""]["value"] < 0.01
+    assert len(inputs.objects) > rows["reference_rms_north", ""]["n"] > 100
     keys = {row["key"] for row in json.loads((tmp_path / "metrics.json").read_text())["metrics"]}
     assert {"duplicates", "depth", "zero_point_scatter", "astrometric_rms_east", "psf_size_residual"} <= keys
     assert not keys & {"completeness_5_7", "zero_point_bias", "spurious"}
