@@ -40,7 +40,7 @@ RSP_SIMD static void sum_row(int64_t n, const double *restrict low, const double
 }
 
 void rsp_circle_sum(const rsp_stamp *stamp, double dx, double dy, double radius, double *work, double out[3]) {
-    const int64_t half = stamp->half, side = stamp->side;
+    const int64_t half = stamp->half, side = stamp->side, pitch = stamp->pitch;
     const int64_t x0 = rsp_max(-half, (int64_t)floor(dx - radius + 0.5)), x1 = rsp_min(half, (int64_t)ceil(dx + radius - 0.5));
     const int64_t y0 = rsp_max(-half, (int64_t)floor(dy - radius + 0.5)), y1 = rsp_min(half, (int64_t)ceil(dy + radius - 0.5));
     const int64_t n = rsp_max(0, x1 - x0 + 1);
@@ -55,7 +55,7 @@ void rsp_circle_sum(const rsp_stamp *stamp, double dx, double dy, double radius,
     corner_row((double)y0 - 0.5 - dy, radius, n + 1, edge, integral, sign, low);
     for (int64_t y = y0; y <= y1 && n > 0; y++) {
         corner_row((double)y + 0.5 - dy, radius, n + 1, edge, integral, sign, high);
-        const int64_t first = (y + half) * side + x0 + half;
+        const int64_t first = (y + half) * pitch + x0 + half;
         sum_row(n, low, high, stamp->value + first, stamp->variance + first, stamp->missing + first, sums);
         double *swap = low;
         low = high;
@@ -80,28 +80,28 @@ static metric metric_of(const rsp_ellipse *e) {
 RSP_SIMD static void ellipse_sum(const rsp_stamp *stamp, const rsp_ellipse *e, metric m, double radius, double sums[5]) {
     const int64_t half = stamp->half;
     const int64_t x0 = rsp_max(-half, (int64_t)floor(e->dx - radius * m.reach_x - 1.0));
-    const int64_t x1 = rsp_min(half, (int64_t)ceil(e->dx + radius * m.reach_x + 1.0));
+    const int64_t last = rsp_min(half, (int64_t)ceil(e->dx + radius * m.reach_x + 1.0));
+    const int32_t n = (int32_t)rsp_vectors(last - x0 + 1), inside = (int32_t)(half - x0); /* zeros beyond the side */
     const int64_t y0 = rsp_max(-half, (int64_t)floor(e->dy - radius * m.reach_y - 1.0));
     const int64_t y1 = rsp_min(half, (int64_t)ceil(e->dy + radius * m.reach_y + 1.0));
     const float a = (float)m.a, b = (float)m.b, c = (float)m.c, limit = (float)radius;
     memset(sums, 0, 5 * sizeof *sums);
     for (int64_t y = y0; y <= y1; y++) {
-        const int64_t first = (y + half) * stamp->side + half;
+        const int64_t first = (y + half) * stamp->pitch + x0 + half;
         const float *restrict value = stamp->value + first, *restrict variance = stamp->variance + first;
         const float *restrict missing = stamp->missing + first;
-        const float v = (float)((double)y - e->dy), middle = (float)e->dx;
+        const float v = (float)((double)y - e->dy), u0 = (float)((double)x0 - e->dx);
         float light = 0.0f, moment = 0.0f, power = 0.0f, absent = 0.0f, area = 0.0f;
 #pragma omp simd reduction(+ : light, moment, power, absent, area)
-        for (int64_t x = x0; x <= x1; x++) {
-            const float u = (float)(int32_t)x - middle, p = a * u + b * v, q = b * u + c * v;
-            const float rho = sqrtf(fmaxf(u * p + v * q, 1e-12f)), slope = sqrtf(p * p + q * q) / rho;
-            float w = 0.5f + (limit - rho) / slope;
-            w = w < 0.0f ? 0.0f : w > 1.0f ? 1.0f : w;
+        for (int32_t x = 0; x < n; x++) {
+            const float u = u0 + (float)x, p = a * u + b * v, q = b * u + c * v;
+            const float rho = sqrtf(u * p + v * q + 1e-12f), slope = sqrtf(p * p + q * q) / rho;
+            const float edge = 0.5f + (limit - rho) / slope, w = 0.5f * (1.0f + fabsf(edge) - fabsf(edge - 1.0f)); /* 0..1 */
             light += w * value[x];
             moment += w * value[x] * rho;
             power += w * w * variance[x];
             absent += w * missing[x];
-            area += w;
+            area += x <= inside ? w : 0.0f;
         }
         sums[0] += light;
         sums[1] += moment;

@@ -84,7 +84,7 @@ static rsp_status place_psf(blend *b, rsp_moved_psf *psf, int64_t k) {
     rsp_move_psf(psf, x - (double)cx, y - (double)cy);
     for (int64_t j = t->box.y0; j < t->box.y1; j++)
         for (int64_t i = t->box.x0; i < t->box.x1; i++) {
-            const float v = psf->value[(j - cy + half) * psf->side + i - cx + half];
+            const float v = psf->value[(j - cy + half) * psf->pitch + i - cx + half];
             const float kept = b->owner[j * b->nx + i] >= 0 ? fmaxf(v, 0.0f) : 0.0f;
             *pixel_of(t, i, j) = kept;
             t->power += (double)kept * kept;
@@ -231,7 +231,7 @@ static rsp_status make_templates(blend *b, rsp_moved_psf *psf, const float *snr,
     if (status == RSP_OK) status = fit_points(b);
     if (status != RSP_OK) return status;
     double peak = 0.0;
-    for (int64_t i = 0; i < psf->side * psf->side; i++) peak = fmax(peak, (double)psf->value[i]);
+    for (int64_t i = 0; i < psf->side * psf->pitch; i++) peak = fmax(peak, (double)psf->value[i]);
     judge_points(b, snr, faint, misfit, 1.4 * sqrt(1.0 / (M_PI * peak)));
     memcpy(b->sum, b->image, area * sizeof(float));
     for (int64_t k = 0; k < b->n; k++)

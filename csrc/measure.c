@@ -4,12 +4,12 @@
  * plane, which holds the source's own noise, bias the flux. The errors carry the true variances through that estimator. */
 #include "stamp.h"
 
-enum { MAX_HALF = 160, FIT_STEPS = 12 };
+enum { MAX_HALF = 160, FIT_STEPS = 12, AHEAD = 6 };
 
 /* ---- stamps ---- */
 
 rsp_status rsp_stamp_allocate(rsp_stamp *stamp, int64_t largest_half) {
-    const size_t area = (size_t)((2 * largest_half + 1) * (2 * largest_half + 1));
+    const size_t area = (size_t)((2 * largest_half + 1) * (rsp_vectors(2 * largest_half + 1) + 8) + 8);
     memset(stamp, 0, sizeof *stamp);
     stamp->value = malloc(5 * area * sizeof(float));
     if (!stamp->value) return rsp_fail(RSP_NO_MEMORY, "stamp of half side %lld", (long long)largest_half);
@@ -22,11 +22,6 @@ rsp_status rsp_stamp_allocate(rsp_stamp *stamp, int64_t largest_half) {
 
 void rsp_stamp_free(rsp_stamp *stamp) { free(stamp->value); }
 
-static inline int is_usable(const rsp_pixels *p, uint32_t m, float value, float variance) {
-    return (m & p->never) == 0 && ((m & p->reject) == 0 || (m & p->rescue) != 0) && fabsf(value) < 3.0e38f &&
-           variance > 0.0f && variance < 3.0e38f;
-}
-
 /* Replace the image by the child's pixels inside the source's own footprint. */
 static void put_child(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i) {
     const int32_t *box = sources->child_boxes + 4 * i, label = sources->footprints[i] + 1;
@@ -35,38 +30,66 @@ static void put_child(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sour
     for (int64_t y = rsp_max(0, stamp->y - half); y <= rsp_min(pixels->ny - 1, stamp->y + half); y++)
         for (int64_t x = rsp_max(0, stamp->x - half); x <= rsp_min(pixels->nx - 1, stamp->x + half); x++) {
             if (pixels->labels[y * pixels->nx + x] != label) continue;
-            const int64_t k = (y - stamp->y + half) * stamp->side + x - stamp->x + half;
+            const int64_t k = (y - stamp->y + half) * stamp->pitch + x - stamp->x + half;
             const int inside = x >= box[0] && x < box[2] && y >= box[1] && y < box[3];
             const float share = inside ? child[(y - box[1]) * (box[2] - box[0]) + x - box[0]] : 0.0f;
             if (stamp->missing[k] == 0.0f) stamp->value[k] = share;
         }
 }
 
+/* Columns of one row that lie on the image. Returns the union of the mask over the source's own footprint. */
+RSP_SIMD static uint32_t fill_row(const rsp_stamp *stamp, const rsp_pixels *pixels, int64_t to, int64_t from, int64_t n,
+                                  int32_t own) {
+    float *restrict value = stamp->value + to, *restrict parent = stamp->parent + to, *restrict weight = stamp->weight + to;
+    float *restrict variance = stamp->variance + to, *restrict missing = stamp->missing + to;
+    const float *restrict image = pixels->image + from, *restrict noise = pixels->variance + from;
+    const uint32_t *restrict mask = pixels->mask + from, never = pixels->never, reject = pixels->reject;
+    const int32_t *restrict labels = pixels->labels ? pixels->labels + from : (const int32_t *)mask;
+    const uint32_t rescue = pixels->rescue;
+    const int32_t labelled = pixels->labels ? -1 : 0, real = own > 0 ? -1 : 0;
+    uint32_t here = 0;
+#pragma omp simd reduction(| : here)
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t m = mask[i];
+        const int32_t label = labels[i] & labelled;
+        const int good = ((m & never) == 0) & (((m & reject) == 0) | ((m & rescue) != 0)) & (fabsf(image[i]) < 3.0e38f) &
+                         (noise[i] > 0.0f) & (noise[i] < 3.0e38f);
+        const int mine = (label == 0) | (label == own);
+        here |= label == own ? m & (uint32_t)real : 0u;
+        missing[i] = good ? 0.0f : 1.0f;
+        variance[i] = good ? noise[i] : 0.0f;
+        parent[i] = good ? image[i] : 0.0f;
+        value[i] = good & mine ? image[i] : 0.0f;
+        weight[i] = good & mine ? 1.0f : 0.0f;
+    }
+    return here;
+}
+
 void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i, int64_t half) {
     const int32_t own = sources->footprints[i] + 1;
     stamp->half = half;
     stamp->side = 2 * half + 1;
+    stamp->pitch = rsp_vectors(stamp->side + 7);
     stamp->here = stamp->centre = 0;
+    const int64_t x0 = rsp_max(0, stamp->x - half), x1 = rsp_min(pixels->nx, stamp->x + half + 1), pitch = stamp->pitch;
     for (int64_t j = 0; j < stamp->side; j++) {
-        const int64_t y = stamp->y - half + j, row = j * stamp->side;
-        for (int64_t k = 0; k < stamp->side; k++) {
-            const int64_t x = stamp->x - half + k, s = row + k;
-            stamp->value[s] = stamp->parent[s] = stamp->variance[s] = stamp->weight[s] = 0.0f;
-            stamp->missing[s] = 1.0f;
-            if (y < 0 || y >= pixels->ny || x < 0 || x >= pixels->nx) continue;
-            const int64_t p = y * pixels->nx + x;
-            const int32_t label = pixels->labels ? pixels->labels[p] : 0;
-            if (own > 0 && label == own) stamp->here |= pixels->mask[p];
-            if (llabs(j - half) <= 1 && llabs(k - half) <= 1) stamp->centre |= pixels->mask[p];
-            if (!is_usable(pixels, pixels->mask[p], pixels->image[p], pixels->variance[p])) continue;
-            const int mine = label == 0 || label == own;
-            stamp->missing[s] = 0.0f;
-            stamp->variance[s] = pixels->variance[p];
-            stamp->parent[s] = pixels->image[p];
-            stamp->value[s] = mine ? pixels->image[p] : 0.0f;
-            stamp->weight[s] = mine ? 1.0f : 0.0f;
+        const int64_t y = stamp->y - half + j, row = j * pitch, left = x0 - stamp->x + half;
+        const int64_t n = y < 0 || y >= pixels->ny ? 0 : rsp_max(0, x1 - x0);
+        float *planes[4] = {stamp->value, stamp->parent, stamp->variance, stamp->weight};
+        for (int k = 0; k < 4; k++) memset(planes[k] + row, 0, (size_t)pitch * sizeof(float));
+        for (int64_t k = 0; k < pitch; k++) stamp->missing[row + k] = k < stamp->side ? 1.0f : 0.0f;
+        for (int64_t k = 0; k < n && y + AHEAD < pixels->ny; k += 16) { /* rows of the image are far apart in memory */
+            const int64_t next = (y + AHEAD) * pixels->nx + x0 + k;
+            __builtin_prefetch(pixels->image + next);
+            __builtin_prefetch(pixels->variance + next);
+            __builtin_prefetch(pixels->mask + next);
+            if (pixels->labels) __builtin_prefetch(pixels->labels + next);
         }
+        if (n > 0) stamp->here |= fill_row(stamp, pixels, row + left, y * pixels->nx + x0, n, own);
     }
+    for (int64_t y = rsp_max(0, stamp->y - 1); y <= rsp_min(pixels->ny - 1, stamp->y + 1); y++)
+        for (int64_t x = rsp_max(0, stamp->x - 1); x <= rsp_min(pixels->nx - 1, stamp->x + 1); x++)
+            stamp->centre |= pixels->mask[y * pixels->nx + x];
     if (pixels->labels && sources->child_offsets && sources->child_offsets[i] >= 0) put_child(stamp, pixels, sources, i);
 }
 
@@ -79,15 +102,15 @@ typedef struct {
 
 RSP_SIMD static fit_sums sum_products(const rsp_stamp *stamp, const rsp_moved_psf *psf, const float *restrict data,
                                       const float *restrict scale) {
-    const int64_t side = psf->side, offset = stamp->half - side / 2;
+    const int64_t side = psf->side, pitch = psf->pitch, offset = stamp->half - side / 2;
     fit_sums sums = {0};
     for (int64_t j = 0; j < side; j++) {
-        const int64_t first = (j + offset) * stamp->side + offset;
+        const int64_t first = (j + offset) * stamp->pitch + offset;
         const float *restrict weight = stamp->weight + first, *restrict value = data + first, *restrict by = scale + first;
-        const float *restrict p = psf->value + j * side, *restrict x = psf->dx + j * side, *restrict y = psf->dy + j * side;
+        const float *restrict p = psf->value + j * pitch, *restrict x = psf->dx + j * pitch, *restrict y = psf->dy + j * pitch;
         float pp = 0, px = 0, py = 0, xx = 0, yy = 0, xy = 0, ip = 0, ix = 0, iy = 0;
 #pragma omp simd reduction(+ : pp, px, py, xx, yy, xy, ip, ix, iy)
-        for (int64_t i = 0; i < side; i++) {
+        for (int64_t i = 0; i < pitch; i++) {
             const float w = weight[i] * by[i], v = w * value[i];
             pp += w * p[i] * p[i];
             px += w * p[i] * x[i];
@@ -135,13 +158,13 @@ typedef struct {
     int moved;         /* the position was fitted */
 } psf_fit;
 
-/* Gauss-Newton on (flux, x, y); *fit holds the start, which is kept where the fit runs away. */
-static void fit_position(const rsp_stamp *stamp, rsp_moved_psf *psf, const float *ones, double max_shift, psf_fit *fit) {
+/* Gauss-Newton on (flux, x, y) from *fit, where the PSF stands and has the sums `s`. Sets fit->moved where it converges,
+ * the PSF then being within a thousandth of a pixel of it; else *fit is left as it was. */
+static void fit_position(const rsp_stamp *stamp, rsp_moved_psf *psf, const float *ones, double max_shift, fit_sums s,
+                         psf_fit *fit) {
     double x = fit->x, y = fit->y;
     for (int step = 0; step < FIT_STEPS; step++) {
         matrix3 normal, inverse;
-        rsp_move_psf(psf, x, y);
-        const fit_sums s = sum_products(stamp, psf, stamp->value, ones);
         const double flux = s.ip / s.pp;
         if (!(flux > 0.0) || !isfinite(flux)) return;
         fill_matrix(&s, flux, normal);
@@ -152,12 +175,14 @@ static void fit_position(const rsp_stamp *stamp, rsp_moved_psf *psf, const float
         x += shorten * step_x;
         y += shorten * step_y;
         if (!(hypot(x - fit->x, y - fit->y) <= max_shift)) return;
-        if (length < 1e-4) {
+        if (length < 1e-3) { /* the next step would be shorter than a tenth of this */
             fit->x = x;
             fit->y = y;
             fit->moved = 1;
             return;
         }
+        rsp_move_psf(psf, x, y);
+        s = sum_products(stamp, psf, stamp->value, ones);
     }
 }
 
@@ -193,40 +218,43 @@ static void propagate_errors(const rsp_stamp *stamp, const rsp_moved_psf *psf, c
 /* How much broader than the PSF: the second moment [pixel^2 per axis] of the small kernel that the PSF would have to be
  * convolved with, to first order: the fit of P + e (G - P), G the PSF convolved with [c, 1 - 2c, c] along x and y. */
 RSP_SIMD static void measure_excess(const rsp_stamp *stamp, rsp_moved_psf *psf, double correlation, double *out) {
-    const int64_t side = psf->side, offset = stamp->half - side / 2;
+    const int64_t side = psf->side, pitch = psf->pitch, offset = stamp->half - side / 2;
     const float c = 0.25f;
-    for (int64_t j = 0; j < side; j++)
-        for (int64_t i = 0; i < side; i++) {
-            float sum = 0.0f;
-            for (int64_t v = -1; v <= 1; v++)
-                for (int64_t u = -1; u <= 1; u++) {
-                    const int64_t y = j + v, x = i + u;
-                    if (y < 0 || y >= side || x < 0 || x >= side) continue;
-                    sum += (v ? c : 1.0f - 2.0f * c) * (u ? c : 1.0f - 2.0f * c) * psf->value[y * side + x];
-                }
-            psf->broad[j * side + i] = sum;
-        }
+    float *restrict across = psf->broad;
+    for (int64_t j = 0; j < side; j++) {
+        const float *restrict p = psf->value + j * pitch;
+        for (int64_t i = 0; i < pitch; i++)
+            across[j * pitch + i] = (1.0f - 2.0f * c) * p[i] + c * ((i > 0 ? p[i - 1] : 0.0f) + (i + 1 < side ? p[i + 1] : 0.0f));
+    }
     double gi = 0, pi = 0, gp = 0, pp = 0, gg = 0, vgg = 0, vgp = 0, vpp = 0;
-    for (int64_t j = 0; j < side; j++)
-        for (int64_t i = 0; i < side; i++) {
-            const int64_t k = (j + offset) * stamp->side + offset + i;
-            const double w = stamp->weight[k], p = psf->value[j * side + i], g = psf->broad[j * side + i];
-            const double v = w * stamp->variance[k];
-            gi += w * g * stamp->value[k];
-            pi += w * p * stamp->value[k];
-            gp += w * g * p;
-            pp += w * p * p;
-            gg += w * g * g;
-            vgg += v * g * g;
-            vgp += v * g * p;
-            vpp += v * p * p;
+    for (int64_t j = 0; j < side; j++) {
+        const float *restrict here = across + j * pitch, *restrict p = psf->value + j * pitch;
+        const float *restrict above = j > 0 ? here - pitch : here, *restrict below = j + 1 < side ? here + pitch : here;
+        const float up = j > 0 ? c : 0.0f, down = j + 1 < side ? c : 0.0f;
+        const int64_t first = (j + offset) * stamp->pitch + offset;
+        const float *restrict weight = stamp->weight + first, *restrict value = stamp->value + first;
+        const float *restrict variance = stamp->variance + first;
+        float rgi = 0, rpi = 0, rgp = 0, rpp = 0, rgg = 0, rvgg = 0, rvgp = 0, rvpp = 0;
+#pragma omp simd reduction(+ : rgi, rpi, rgp, rpp, rgg, rvgg, rvgp, rvpp)
+        for (int64_t i = 0; i < pitch; i++) {
+            const float g = (1.0f - 2.0f * c) * here[i] + up * above[i] + down * below[i], w = weight[i], v = w * variance[i];
+            rgi += w * g * value[i];
+            rpi += w * p[i] * value[i];
+            rgp += w * g * p[i];
+            rpp += w * p[i] * p[i];
+            rgg += w * g * g;
+            rvgg += v * g * g;
+            rvgp += v * g * p[i];
+            rvpp += v * p[i] * p[i];
         }
-    /* N / D = gp / pp + e (response) with e the broadening in units of the kernel's moment, 2 c per axis */
+        gi += rgi; pi += rpi; gp += rgp; pp += rpp; gg += rgg; vgg += rvgg; vgp += rvgp; vpp += rvpp;
+    }
+    /* gi / pi = gp / pp + e (response), e the broadening in units of the kernel's second moment, 2 c per axis */
     const double ratio = gi / pi, response = (gg - gp) / pp - gp / pp * (gp - pp) / pp;
     const double power = vgg - 2.0 * ratio * vgp + ratio * ratio * vpp;
     if (!(pi > 0.0) || !(response > 0.0)) return;
     out[RSP_EXCESS] = 2.0 * c * (ratio - gp / pp) / response;
-    out[RSP_EXCESS_ERR] = 2.0 * c * sqrt(correlation * power) / (pi * response);
+    out[RSP_EXCESS_ERR] = 2.0 * c * sqrt(correlation * fmax(power, 0.0)) / (pi * response);
 }
 
 /* ---- one source ---- */
@@ -235,6 +263,7 @@ typedef struct {
     rsp_stamp stamp, psf_stamp;
     rsp_moved_psf psf;
     float *ones;
+    float psf_plane[RSP_MAX_PSF * RSP_PSF_WIDE]; /* zero beyond the PSF */
     double *circle;
 } workspace;
 
@@ -243,8 +272,11 @@ static int measure_psf_shape(workspace *w, const float *psf, int64_t side, rsp_e
     double error[3];
     w->psf_stamp.half = side / 2;
     w->psf_stamp.side = side;
-    w->psf_stamp.value = w->psf_stamp.parent = (float *)psf;
+    w->psf_stamp.pitch = rsp_vectors(side + 7);
+    w->psf_stamp.value = w->psf_stamp.parent = w->psf_plane;
     w->psf_stamp.variance = w->ones;
+    for (int64_t y = 0; y < side; y++)
+        memcpy(w->psf_plane + y * w->psf_stamp.pitch, psf + y * side, (size_t)side * sizeof(float));
     *shape = (rsp_ellipse){0.0, 0.0, 2.0, 2.0, 0.0};
     if (rsp_adaptive_moments(&w->psf_stamp, shape, error, NULL)) return 1;
     out[RSP_IXX_PSF] = shape->xx;
@@ -260,14 +292,16 @@ static uint32_t fit_psf_model(workspace *w, const rsp_sources *sources, int64_t 
     rsp_move_psf(&w->psf, fit->x, fit->y);
     const fit_sums at_start = sum_products(&w->stamp, &w->psf, w->stamp.value, w->ones);
     double whole = 0.0;
-    for (int64_t k = 0; k < w->psf.side * w->psf.side; k++) whole += (double)w->psf.value[k] * (double)w->psf.value[k];
+    for (int64_t k = 0; k < w->psf.side * w->psf.pitch; k++) whole += (double)w->psf.value[k] * (double)w->psf.value[k];
     if (!(at_start.pp > 0.2 * whole)) return RSP_NO_PIXELS | RSP_NO_CENTROID;
     if (!(at_start.pp > 0.9 * whole)) flags |= RSP_PSF_CUT;
     if (max_shift > 0.0) {
-        fit_position(&w->stamp, &w->psf, w->ones, max_shift, fit);
-        if (!fit->moved) flags |= RSP_NO_CENTROID;
+        fit_position(&w->stamp, &w->psf, w->ones, max_shift, at_start, fit);
+        if (!fit->moved) {
+            flags |= RSP_NO_CENTROID;
+            rsp_move_psf(&w->psf, fit->x, fit->y);
+        }
     }
-    rsp_move_psf(&w->psf, fit->x, fit->y);
     out[RSP_PSF_AREA] = 1.0 / whole;
     propagate_errors(&w->stamp, &w->psf, w->ones, fit, correlation, out);
     measure_excess(&w->stamp, &w->psf, correlation, out);
@@ -354,7 +388,7 @@ RSP_API rsp_status rsp_measure(const rsp_pixels *pixels, const rsp_sources *sour
         half = rsp_max(half, (int64_t)ceil(radii[k] + max_shift) + 1);
     }
     rsp_status status = RSP_OK;
-    const size_t area = (size_t)((2 * MAX_HALF + 1) * (2 * MAX_HALF + 1));
+    const size_t area = (size_t)((2 * MAX_HALF + 1) * (2 * MAX_HALF + 32));
     workspace *w = calloc(1, sizeof *w);
     RSP_NEED(w, RSP_NO_MEMORY);
     status = rsp_stamp_allocate(&w->stamp, MAX_HALF);

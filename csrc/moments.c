@@ -9,44 +9,58 @@ typedef struct {
     double s0, xx, yy, xy, all;
 } moment_sums;
 
-/* exp(t) for t <= 0, relative error below 3e-7, in operations that vectorise. */
+/* exp(t) for t <= 0, relative error below 3e-7 (below 1e-38: some tiny number), in operations that vectorise: a limit on
+ * the argument itself would become a branch. */
 static inline __attribute__((always_inline)) float fast_exp(float t) {
-    t = t > -80.0f ? t : -80.0f;
-    const float scaled = t * 1.44269504f, whole = scaled - 0.5f;
-    const int32_t n = (int32_t)whole; /* towards zero: scaled - n lies in [-0.5, 0.5] */
+    const float scaled = t * 1.44269504f;
+    const int32_t n = (int32_t)(scaled - 0.5f); /* towards zero: scaled - n lies in [-0.5, 0.5] */
     const float f = (scaled - (float)n) * 0.69314718f;
     const float p = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * (0.041666667f + f * (0.0083333333f + f * 0.0013888889f)))));
-    union {
-        int32_t i;
-        float f;
-    } power = {(n + 127) << 23};
-    return p * power.f;
+    const int32_t bits = ((n > -126 ? n : -126) + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
 }
 
-/* Weighted sums about the ellipse's centre; pixels beyond `reach` sigma weigh nothing. */
-RSP_SIMD static moment_sums weighted_sums(const rsp_stamp *stamp, const rsp_ellipse *e, double reach) {
+/* The pixels of a stamp within `reach` sigma of an ellipse's centre, in whole vectors, and its Gaussian's exponents. */
+typedef struct {
+    int64_t y0, y1, x0;
+    int32_t n;
+    float a, b, c, u0;
+} region;
+
+static region region_of(const rsp_stamp *stamp, const rsp_ellipse *e, double reach) {
     const int64_t half = stamp->half;
     const double determinant = e->xx * e->yy - e->xy * e->xy;
-    const float a = (float)(-0.5 * e->yy / determinant), b = (float)(e->xy / determinant);
-    const float c = (float)(-0.5 * e->xx / determinant);
-    const int64_t x0 = rsp_max(-half, (int64_t)floor(e->dx - reach * sqrt(e->xx)));
-    const int64_t x1 = rsp_min(half, (int64_t)ceil(e->dx + reach * sqrt(e->xx)));
-    const int64_t y0 = rsp_max(-half, (int64_t)floor(e->dy - reach * sqrt(e->yy)));
-    const int64_t y1 = rsp_min(half, (int64_t)ceil(e->dy + reach * sqrt(e->yy)));
+    region r;
+    r.x0 = rsp_max(-half, (int64_t)floor(e->dx - reach * sqrt(e->xx)));
+    r.n = (int32_t)rsp_vectors(rsp_min(half, (int64_t)ceil(e->dx + reach * sqrt(e->xx))) - r.x0 + 1);
+    r.y0 = rsp_max(-half, (int64_t)floor(e->dy - reach * sqrt(e->yy)));
+    r.y1 = rsp_min(half, (int64_t)ceil(e->dy + reach * sqrt(e->yy)));
+    r.a = (float)(-0.5 * e->yy / determinant);
+    r.b = (float)(e->xy / determinant);
+    r.c = (float)(-0.5 * e->xx / determinant);
+    r.u0 = (float)((double)r.x0 - e->dx);
+    return r;
+}
+
+/* Weighted sums about the ellipse's centre. */
+RSP_SIMD static moment_sums weighted_sums(const rsp_stamp *stamp, const rsp_ellipse *e, double reach) {
+    const region r = region_of(stamp, e, reach);
     moment_sums sums = {0};
-    for (int64_t y = y0; y <= y1; y++) {
-        const int64_t first = (y + half) * stamp->side + half;
+    for (int64_t y = r.y0; y <= r.y1; y++) {
+        const int64_t first = (y + stamp->half) * stamp->pitch + r.x0 + stamp->half;
         const float *restrict value = stamp->value + first, *restrict parent = stamp->parent + first;
-        const float v = (float)((double)y - e->dy), middle = (float)e->dx;
+        const float v = (float)((double)y - e->dy), row = r.c * v * v, tilt = r.b * v, a = r.a, u0 = r.u0;
         float s0 = 0.0f, sx = 0.0f, sxx = 0.0f, all = 0.0f;
 #pragma omp simd reduction(+ : s0, sx, sxx, all)
-        for (int64_t x = x0; x <= x1; x++) {
-            const float u = (float)(int32_t)x - middle;
-            const float w = fast_exp(a * u * u + b * u * v + c * v * v), wi = w * value[x];
+        for (int32_t i = 0; i < r.n; i++) {
+            const float u = u0 + (float)i, t = (a * u + tilt) * u + row;
+            const float w = fast_exp(t), wi = w * value[i];
             s0 += wi;
             sx += wi * u;
             sxx += wi * u * u;
-            all += w * fabsf(parent[x]);
+            all += w * fabsf(parent[i]);
         }
         sums.s0 += s0;
         sums.xx += sxx;
@@ -61,33 +75,26 @@ RSP_SIMD static moment_sums weighted_sums(const rsp_stamp *stamp, const rsp_elli
  * an axis in units of the squared second moment. */
 RSP_SIMD static void noise_sums(const rsp_stamp *stamp, const rsp_ellipse *e, double reach, double power[3], double *own,
                                 double *fourth) {
-    const int64_t half = stamp->half;
-    const double determinant = e->xx * e->yy - e->xy * e->xy;
-    const float a = (float)(-0.5 * e->yy / determinant), b = (float)(e->xy / determinant);
-    const float c = (float)(-0.5 * e->xx / determinant);
-    const int64_t x0 = rsp_max(-half, (int64_t)floor(e->dx - reach * sqrt(e->xx)));
-    const int64_t x1 = rsp_min(half, (int64_t)ceil(e->dx + reach * sqrt(e->xx)));
-    const int64_t y0 = rsp_max(-half, (int64_t)floor(e->dy - reach * sqrt(e->yy)));
-    const int64_t y1 = rsp_min(half, (int64_t)ceil(e->dy + reach * sqrt(e->yy)));
+    const region r = region_of(stamp, e, reach);
+    const float hxx = (float)(0.5 * e->xx), hyy = (float)(0.5 * e->yy), hxy = (float)(0.5 * e->xy);
     double x4 = 0.0, y4 = 0.0;
     power[0] = power[1] = power[2] = *own = 0.0;
-    for (int64_t y = y0; y <= y1; y++) {
-        const int64_t first = (y + half) * stamp->side + half;
+    for (int64_t y = r.y0; y <= r.y1; y++) {
+        const int64_t first = (y + stamp->half) * stamp->pitch + r.x0 + stamp->half;
         const float *restrict variance = stamp->variance + first, *restrict value = stamp->value + first;
-        const float v = (float)((double)y - e->dy), middle = (float)e->dx;
-        const float hxx = (float)(0.5 * e->xx), hyy = (float)(0.5 * e->yy), hxy = (float)(0.5 * e->xy);
+        const float v = (float)((double)y - e->dy), row = r.c * v * v, tilt = r.b * v, a = r.a, u0 = r.u0;
         float pxx = 0.0f, pyy = 0.0f, pxy = 0.0f, light = 0.0f, s0 = 0.0f, sxxxx = 0.0f;
 #pragma omp simd reduction(+ : pxx, pyy, pxy, light, s0, sxxxx)
-        for (int64_t x = x0; x <= x1; x++) {
-            const float u = (float)(int32_t)x - middle;
-            const float w = fast_exp(a * u * u + b * u * v + c * v * v), w2v = w * w * variance[x];
+        for (int32_t i = 0; i < r.n; i++) {
+            const float u = u0 + (float)i, t = (a * u + tilt) * u + row;
+            const float w = fast_exp(t), w2v = w * w * variance[i];
             const float qxx = u * u - hxx, qyy = v * v - hyy, qxy = u * v - hxy;
             pxx += w2v * qxx * qxx;
             pyy += w2v * qyy * qyy;
             pxy += w2v * qxy * qxy;
-            light += w * fabsf(value[x]);
-            s0 += w * value[x];
-            sxxxx += w * value[x] * u * u * u * u;
+            light += w * fabsf(value[i]);
+            s0 += w * value[i];
+            sxxxx += w * value[i] * u * u * u * u;
         }
         x4 += sxxxx;
         y4 += (double)s0 * v * v * v * v;

@@ -6,7 +6,7 @@
 /* A square of side 2 half + 1 about pixel (x, y). Where a neighbour's footprint lies, `value` is zero; in the source's
  * own blend it is the source's share; where there are no data it is zero and `missing` one. */
 typedef struct {
-    int64_t half, side, x, y;
+    int64_t half, side, pitch, x, y; /* row j starts at j * pitch; the rest of a row is zero, for whole vectors */
     float *value;    /* light of this source, image unit */
     float *parent;   /* all light */
     float *variance; /* 0 where missing */
@@ -15,19 +15,22 @@ typedef struct {
     uint32_t here, centre; /* union of the mask over the source's own footprint, and over the 3x3 about its centre */
 } rsp_stamp;
 
+/* n rounded up to whole vectors of eight floats: short loops then have no scalar rest, which would cost more. */
+static inline int64_t rsp_vectors(int64_t n) { return (n + 7) & ~(int64_t)7; }
+
 /* Planes for stamps up to this half side; free with rsp_stamp_free. */
 rsp_status rsp_stamp_allocate(rsp_stamp *stamp, int64_t largest_half);
 void rsp_stamp_free(rsp_stamp *stamp);
 void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i, int64_t half);
 
-enum { RSP_MAX_PSF = 129, RSP_PSF_MARGIN = 10 };
+enum { RSP_MAX_PSF = 129, RSP_PSF_MARGIN = 10, RSP_PSF_WIDE = RSP_MAX_PSF + 7 + 2 * RSP_PSF_MARGIN };
 
-/* A PSF, and what rsp_move_psf made of it: planes [side][side]. */
+/* A PSF, and what rsp_move_psf made of it: planes [side][pitch]. */
 typedef struct {
-    int64_t side, pitch;
-    float padded[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * (RSP_MAX_PSF + 2 * RSP_PSF_MARGIN)];
-    float along_x[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * RSP_MAX_PSF], slope_x[(RSP_MAX_PSF + 2 * RSP_PSF_MARGIN) * RSP_MAX_PSF];
-    float value[RSP_MAX_PSF * RSP_MAX_PSF], dx[RSP_MAX_PSF * RSP_MAX_PSF], dy[RSP_MAX_PSF * RSP_MAX_PSF], broad[RSP_MAX_PSF * RSP_MAX_PSF];
+    int64_t side, pitch; /* of the planes below; columns from side to pitch are zero */
+    float padded[RSP_PSF_WIDE * RSP_PSF_WIDE], along_x[RSP_PSF_WIDE * RSP_PSF_WIDE], slope_x[RSP_PSF_WIDE * RSP_PSF_WIDE];
+    float value[RSP_PSF_WIDE * RSP_PSF_WIDE], dx[RSP_PSF_WIDE * RSP_PSF_WIDE], dy[RSP_PSF_WIDE * RSP_PSF_WIDE];
+    float broad[RSP_PSF_WIDE * RSP_PSF_WIDE];
 } rsp_moved_psf;
 
 void rsp_set_psf(rsp_moved_psf *psf, const float *stamp, int64_t side);
