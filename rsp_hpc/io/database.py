@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -41,10 +41,11 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE exposures (visit INTEGER PRIMARY KEY, kind TEXT NOT NULL, band TEXT NOT NULL, mjd REAL, exposure_time REAL,
     dark_time REAL, ra REAL, dec REAL, rotation REAL, airmass REAL);
 CREATE TABLE files (number INTEGER PRIMARY KEY, path TEXT NOT NULL, visit INTEGER, detector TEXT NOT NULL, amplifier TEXT,
-    verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL, fingerprint TEXT, wcs TEXT, mask TEXT);
+    verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL, fingerprint TEXT, mask TEXT);
 CREATE TABLE detectors (visit INTEGER, detector TEXT, ra0 REAL, dec0 REAL, ra1 REAL, dec1 REAL, ra2 REAL, dec2 REAL,
     ra3 REAL, dec3 REAL, PRIMARY KEY (visit, detector));
 CREATE TABLE overlaps (visit INTEGER, detector TEXT, tract INTEGER, patch INTEGER);
+CREATE TABLE names (number INTEGER PRIMARY KEY, detector TEXT NOT NULL);
 """
 
 
@@ -65,16 +66,18 @@ class Survey:
     Attributes
     ----------
     camera : its name
-    all_files : every raw file with its verdict, sorted by path
+    all_files : every raw file with its verdict, sorted by path; without the WCS, which reading finds again in the headers
     pointings : every usable detector of every exposure, by visit, then in the camera's order
-    rows : (visit, detector, tract, patch) of every science detector, sorted
+    rows : (n, 4) int64 (visit, detector's number in `names`, tract, patch) of every science detector, sorted
+    names : of the camera's detectors, in its order
     identity : what `ingest` was asked to make, see `survey_identity`
     """
 
     camera: str
     all_files: tuple[RawFile, ...]
     pointings: tuple[Pointing, ...]
-    rows: tuple[tuple[int, str, int, int], ...] = ()
+    rows: np.ndarray
+    names: tuple[str, ...]
     identity: str = ""
 
     @cached_property
@@ -98,11 +101,16 @@ class Survey:
         return found
 
     @cached_property
-    def _overlaps(self) -> dict[int, dict[tuple[int, str], list[int]]]:
-        found: dict[int, dict[tuple[int, str], list[int]]] = {}
-        for visit, detector, tract, patch in self.rows:
-            found.setdefault(tract, {}).setdefault((visit, detector), []).append(patch)
-        return found
+    def _tracts(self) -> dict[int, np.ndarray]:
+        """tract -> its rows."""
+        order = self.rows[np.argsort(self.rows[:, 2], kind="stable")]
+        numbers, starts = np.unique(order[:, 2], return_index=True)
+        return dict(zip(numbers.tolist(), np.split(order, starts[1:])))
+
+    @cached_property
+    def _seen(self) -> set[tuple[int, int]]:
+        """(visit, tract) that overlap."""
+        return set(map(tuple, np.unique(self.rows[:, [0, 2]], axis=0).tolist()))
 
     def exposures(self, kind: str | None = None, band: str | None = None) -> list[Exposure]:
         """The exposures of a kind and band (None: any), by visit number."""
@@ -141,15 +149,18 @@ class Survey:
 
     def tracts(self) -> list[int]:
         """Numbers of the tracts that science detectors overlap."""
-        return sorted(self._overlaps)
+        return sorted(self._tracts)
 
     def overlaps(self, tract: int) -> list[tuple[int, str, tuple[int, ...]]]:
-        """(visit, detector, patches) of a tract, sorted."""
-        return [(visit, detector, tuple(patches)) for (visit, detector), patches in sorted(self._overlaps.get(tract, {}).items())]
+        """(visit, detector, patches) of a tract, by visit, then in the camera's order."""
+        found: dict[tuple[int, int], list[int]] = {}
+        for visit, detector, _, patch in self._tracts.get(tract, np.zeros((0, 4), int)).tolist():
+            found.setdefault((visit, detector), []).append(patch)
+        return [(visit, self.names[detector], tuple(patches)) for (visit, detector), patches in found.items()]
 
     def touches(self, visit: int, tracts: Iterable[int]) -> bool:
         """Whether a visit overlaps any of some tracts."""
-        return any(seen == visit for tract in tracts for seen, _ in self._overlaps.get(tract, ()))
+        return any((visit, tract) in self._seen for tract in tracts)
 
     @property
     def has_calibrations(self) -> bool:
@@ -158,8 +169,8 @@ class Survey:
 
     def hash_of_inputs(self, visit: int, detector: str | None = None) -> str:
         """32 hexadecimal digits that change when a usable file of a visit (of one of its detectors) comes, goes or changes."""
-        rows = sorted((entry.detector, entry.amplifier or "", entry.fingerprint) for name in self.detectors(visit)
-                      if detector in (None, name) for entry in self.files(visit, name))
+        names = self.detectors(visit) if detector is None else [detector]
+        rows = sorted((name, entry.amplifier or "", entry.fingerprint) for name in names for entry in self.files(visit, name))
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
@@ -169,11 +180,13 @@ def survey_of(files: Sequence[RawFile], camera: Camera, skymap: RingsSkyMap, ide
     pointings = _pointings(files, camera)
     science = {entry.exposure.visit for entry in files if entry.usable and entry.exposure.kind == "science"}
     placed = [item for item in pointings if item.visit in science and not math.isnan(item.ra[0])]
-    rows = []
+    names = tuple(detector.name for detector in camera.detectors)
+    rows = np.zeros((0, 4), np.int64)
     if placed:
         found = skymap.overlaps(np.array([item.ra for item in placed]), np.array([item.dec for item in placed]), MARGIN)
-        rows = sorted((placed[which].visit, placed[which].detector, tract, patch) for which, tract, patch in found.tolist())
-    return Survey(camera.name, files, pointings, tuple(rows), identity)
+        which = np.array([(item.visit, names.index(item.detector)) for item in placed])[found[:, 0]]
+        rows = np.unique(np.concatenate([which, found[:, 1:]], axis=1), axis=0)
+    return Survey(camera.name, files, pointings, rows, names, identity)
 
 
 def _pointings(files: Sequence[RawFile], camera: Camera) -> tuple[Pointing, ...]:
@@ -217,14 +230,16 @@ def _fill(database: sqlite3.Connection, survey: Survey) -> None:
     database.executemany("INSERT INTO about VALUES (?, ?)", [("camera", survey.camera), ("identity", survey.identity)])
     database.executemany(f"INSERT INTO exposures VALUES ({', '.join('?' * len(fields(Exposure)))})",
                          map(astuple, _all_exposures(survey)))
-    database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 12)})", [
+    database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 11)})", [
         (number, str(entry.path), entry.exposure and entry.exposure.visit, entry.detector, entry.amplifier, entry.verdict,
-         entry.message, entry.size, entry.mtime, entry.fingerprint, _wcs_text(entry.wcs), entry.mask and str(entry.mask))
+         entry.message, entry.size, entry.mtime, entry.fingerprint, entry.mask and str(entry.mask))
         for number, entry in enumerate(survey.all_files)])
     database.executemany(f"INSERT INTO detectors VALUES ({', '.join('?' * 10)})", [
         (item.visit, item.detector, *(value for corner in zip(item.ra, item.dec) for value in corner))
         for item in survey.pointings])
-    database.executemany("INSERT INTO overlaps VALUES (?, ?, ?, ?)", survey.rows)
+    database.executemany("INSERT INTO names VALUES (?, ?)", enumerate(survey.names))
+    database.executemany("INSERT INTO overlaps VALUES (?, ?, ?, ?)", (
+        (visit, survey.names[detector], tract, patch) for visit, detector, tract, patch in survey.rows.tolist()))
     database.execute("COMMIT")
 
 
@@ -293,31 +308,19 @@ def _survey_in(database: sqlite3.Connection) -> Survey:
     about = dict(database.execute("SELECT name, value FROM about"))
     exposures = {row[0]: Exposure(*_nan(row)) for row in database.execute("SELECT * FROM exposures")}
     files = tuple(
-        RawFile(Path(path), None if visit is None else exposures[visit], detector, amplifier, verdict, message, size, mtime,
-                fingerprint, _wcs_from(wcs), mask and Path(mask))
-        for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, wcs, mask in database.execute(
-            "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, wcs, mask FROM files "
+        RawFile(Path(path), None if visit is None else exposures[visit], sys.intern(detector), amplifier, sys.intern(verdict),
+                message, size, mtime, fingerprint, None, mask and Path(mask))
+        for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask in database.execute(
+            "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask FROM files "
             "ORDER BY number"))
-    pointings = tuple(Pointing(row[0], row[1], _nan(row[2::2]), _nan(row[3::2]))
+    pointings = tuple(Pointing(row[0], sys.intern(row[1]), _nan(row[2::2]), _nan(row[3::2]))
                       for row in database.execute("SELECT * FROM detectors ORDER BY rowid"))
-    rows = tuple(database.execute("SELECT visit, detector, tract, patch FROM overlaps ORDER BY visit, detector, tract, patch"))
-    return Survey(about["camera"], files, pointings, rows, about["identity"])
+    rows = list(database.execute("SELECT o.visit, n.number, o.tract, o.patch FROM overlaps o JOIN names n USING (detector) "
+                                 "ORDER BY o.rowid"))
+    names = tuple(row[0] for row in database.execute("SELECT detector FROM names ORDER BY number"))
+    return Survey(about["camera"], files, pointings, np.array(rows, np.int64).reshape(-1, 4), names, about["identity"])
 
 
 def _nan(row: tuple) -> tuple:
     """SQLite keeps NaN as NULL."""
     return tuple(math.nan if value is None else value for value in row)
-
-
-def _wcs_text(wcs: Wcs | None) -> str | None:
-    if wcs is None:
-        return None
-    tables = [None if table is None else np.asarray(table).tolist() for table in (wcs.a, wcs.b)]
-    return json.dumps([wcs.crval, wcs.crpix, wcs.cd, *tables])
-
-
-def _wcs_from(text: Any) -> Wcs | None:
-    if text is None:
-        return None
-    crval, crpix, cd, a, b = json.loads(text)
-    return Wcs(tuple(crval), tuple(crpix), tuple(map(tuple, cd)), *(None if table is None else np.array(table) for table in (a, b)))

@@ -43,7 +43,7 @@ class RawFile:
     verdict : 'ok', 'fixed' (usable, `message` says what was put right) or 'refused' (`message` says why)
     size, mtime : bytes, seconds since 1970
     fingerprint : hash of the content, see `FitsFile.fingerprint`; followed by + and that of the mask file
-    wcs : rough, of the assembled detector; None if unknown
+    wcs : rough, of the assembled detector; None if unknown, and where the entry comes from survey.db
     mask : the mask file that belongs to it, or None
     """
 
@@ -319,6 +319,7 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
                       f"leave the detector out")
     segments: dict[str, np.ndarray] = {}
     headers: dict[str, Cards] = {}
+    solutions: list[Wcs] = []
     for entry in by_amplifier.values():
         amplifiers = _amplifiers_in(entry, described)
         with FitsFile(entry.path, keep={amplifier.hdu for amplifier in amplifiers}) as file:
@@ -326,10 +327,11 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
             for amplifier in amplifiers:
                 headers[amplifier.name] = file.header(amplifier.hdu)
                 segments[amplifier.name] = _as_raw(file.image(amplifier.hdu, Box(*amplifier.section)))
+            if exposure.kind == "science":
+                solutions += _found_wcs(entry, camera, described, amplifiers, file.headers)
     names = [amplifier.name for amplifier in described.amplifiers]
     path = next(iter(by_amplifier.values())).path
     filled = with_header_values(camera, described, exposure.band, [headers[name] for name in names], path.name)
-    solutions = [entry.wcs for entry in by_amplifier.values() if entry.wcs is not None]
     return RawDetector(exposure, filled, tuple(segments[name] for name in names),
                        mean_wcs(solutions, described) if solutions else None, _names_of([e.path for e in by_amplifier.values()]),
                        _mask_of(by_amplifier, described))
@@ -343,6 +345,16 @@ def _check_read(entry: RawFile, amplifiers: Sequence[Amplifier], file: FitsFile,
         _check_sizes(amplifiers, file.headers, camera.name)
     except BadData as error:
         raise BadData(f"{entry.path}: {error}") from None
+
+
+def _found_wcs(entry: RawFile, camera: Camera, detector: Detector, amplifiers: Sequence[Amplifier],
+               headers: Sequence[Cards]) -> list[Wcs]:
+    """The rough WCS again, or nothing."""
+    try:
+        wcs, _ = _wcs_of(camera, detector, amplifiers, entry.exposure, headers)
+    except BadData as error:
+        raise BadData(f"{entry.path}: {error}") from None
+    return [] if wcs is None else [wcs]
 
 
 def _mask_of(files: dict[str | None, RawFile], detector: Detector) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import pickle
 import random
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from samples_raw import camera, write_amplifiers, write_detector
@@ -38,6 +39,10 @@ def survey(files):
     return survey_of(files, camera(), SKYMAP, "an identity")
 
 
+def without_wcs(survey):
+    return replace(survey, all_files=tuple(replace(entry, wcs=None) for entry in survey.all_files))
+
+
 @pytest.fixture
 def path(tmp_path, survey):
     write_survey(tmp_path / "survey.db", survey)
@@ -46,10 +51,10 @@ def path(tmp_path, survey):
 
 def test_comes_back(path, survey):
     found = read_survey(path)
-    assert repr(found) == repr(survey)  # NaN and all
+    assert repr(found) == repr(without_wcs(survey))  # NaN and all
     assert survey_identity(path) == "an identity"
     assert [file.name for file in path.parent.iterdir()] == ["survey.db"]
-    assert repr(pickle.loads(pickle.dumps(found))) == repr(survey)
+    assert repr(pickle.loads(pickle.dumps(found))) == repr(found)
 
 
 def test_the_same_input_gives_the_same_bytes(path, survey):
