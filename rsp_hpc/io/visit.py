@@ -104,15 +104,15 @@ def read_exposure(path: str | Path) -> Exposure:
         return read_record(file, "exposure", Exposure)
 
 
-def read_visit_detector(path: str | Path, name: str) -> VisitDetector:
-    """One detector with its pixels and sources.
+def read_visit_detector(path: str | Path, name: str, *, sources: bool = True) -> VisitDetector:
+    """One detector with its pixels, and its sources unless they are not wanted (a third of the time).
 
     Raises
     ------
     BadData
         The file or the detector is missing or damaged.
     """
-    return _read(path, name, pixels=True, sources=True)
+    return _read(path, name, pixels=True, sources=sources)
 
 
 def read_visit_lean(path: str | Path, name: str) -> VisitDetector:

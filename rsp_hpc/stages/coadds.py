@@ -55,7 +55,7 @@ class Coadds(Stage):
         warps = []
         for visit, detector in members:
             with clock("read"):
-                source = read_visit_detector(run.store.visit(visit), detector)
+                source = read_visit_detector(run.store.visit(visit), detector, sources=False)
             with clock("compute"):
                 warps.append(warp(source, tract.wcs, box, warping))
         warps = [warped for warped in warps if warped is not None]
