@@ -10,7 +10,8 @@ from rsp_hpc.products.camera import Camera, load_camera
 NX, NY = 24, 16  # of one amplifier's light-sensitive pixels
 SCALE = 0.5  # arcsec
 HEADER = {
-    "visit": {"key": "VISIT"}, "kind": {"key": "IMGTYPE", "values": {"OBJECT": "science", "BIAS": "bias", "FLAT": "flat"}},
+    "visit": {"key": "VISIT"},
+    "kind": {"key": "IMGTYPE", "values": {"OBJECT": "science", "BIAS": "bias", "FLAT": "flat"}},
     "band": {"key": "FILTER"}, "mjd": {"key": "MJD", "unit": "mjd", "time_scale": "utc", "time_at": "start"},
     "exposure_time": {"key": "EXPTIME", "unit": "s"}, "ra": {"key": "RA", "unit": "deg", "required": False},
     "dec": {"key": "DEC", "unit": "deg", "required": False}, "airmass": {"key": "AIRMASS", "value": 1.0},
@@ -28,8 +29,8 @@ def camera(kind: str = "detector", **changes) -> Camera:
     tail = "_(?P<amplifier>[AB])" if kind == "amplifier" else ""
     detector = "" if kind == "multi-extension" else r"_(?P<detector>D\d)"
     values = {"name": "tiny", "pixel_scale": SCALE, "bands": ["g", "r"], "wcs": "header",
-              "detectors": [{"name": name, "id": number, "size": [2 * NX, NY], "amplifiers": amplifiers, "center": [number, 0]}
-                            for number, name in enumerate(names)],
+              "detectors": [{"name": name, "id": number, "size": [2 * NX, NY], "amplifiers": amplifiers,
+                             "center": [number, 0]} for number, name in enumerate(names)],
               "layout": {"kind": kind, "pattern": rf"^raw_\d+{detector}{tail}\.fits(\.gz|\.fz)?$"}, "header": HEADER}
     return load_camera({**values, **changes})
 

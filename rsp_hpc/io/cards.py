@@ -73,7 +73,8 @@ def image_cards(cards: Cards) -> Cards:
 
 def image_shape(cards: Cards) -> tuple[int, int] | None:
     """(ny, nx) of an image; None for anything else."""
-    if str(cards.get("XTENSION", "IMAGE")).strip() not in ("IMAGE", "BINTABLE") or "TFIELDS" in cards or cards["NAXIS"] < 2:
+    kind = str(cards.get("XTENSION", "IMAGE")).strip()
+    if kind not in ("IMAGE", "BINTABLE") or "TFIELDS" in cards or cards["NAXIS"] < 2:
         return None
     sizes = [cards[f"NAXIS{n}"] for n in range(1, cards["NAXIS"] + 1)]
     return (sizes[1], sizes[0]) if min(sizes) > 0 and math.prod(sizes[2:]) == 1 else None

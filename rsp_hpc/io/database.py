@@ -1,4 +1,4 @@
-"""survey.db: what `ingest` found, in SQLite: exposures, files with their verdicts, detectors on the sky, tract overlaps.
+"""survey.db: what `ingest` found, in SQLite: exposures, files with verdicts, detectors on the sky, tract overlaps.
 
 Written aside and renamed on one rank, then only read, as a whole: no data base is on the path of the computation.
 """
@@ -40,8 +40,9 @@ TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE exposures (visit INTEGER PRIMARY KEY, kind TEXT NOT NULL, band TEXT NOT NULL, mjd REAL, exposure_time REAL,
     dark_time REAL, ra REAL, dec REAL, rotation REAL, airmass REAL);
-CREATE TABLE files (number INTEGER PRIMARY KEY, path TEXT NOT NULL, visit INTEGER, detector TEXT NOT NULL, amplifier TEXT,
-    verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL, fingerprint TEXT, mask TEXT);
+CREATE TABLE files (number INTEGER PRIMARY KEY, path TEXT NOT NULL, visit INTEGER, detector TEXT NOT NULL,
+    amplifier TEXT, verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL,
+    fingerprint TEXT, mask TEXT);
 CREATE TABLE detectors (visit INTEGER, detector TEXT, ra0 REAL, dec0 REAL, ra1 REAL, dec1 REAL, ra2 REAL, dec2 REAL,
     ra3 REAL, dec3 REAL, PRIMARY KEY (visit, detector));
 CREATE TABLE overlaps (visit INTEGER, detector TEXT, tract INTEGER, patch INTEGER);
@@ -66,7 +67,8 @@ class Survey:
     Attributes
     ----------
     camera : its name
-    all_files : every raw file with its verdict, sorted by path; without the WCS, which reading finds again in the headers
+    all_files : every raw file with its verdict, sorted by path; from survey.db they come without the WCS, which
+        reading the pixels finds again
     pointings : every usable detector of every exposure, by visit, then in the camera's order
     rows : (n, 4) int64 (visit, detector's number in `names`, tract, patch) of every science detector, sorted
     names : of the camera's detectors, in its order
@@ -143,8 +145,8 @@ class Survey:
                 found = {entry.amplifier for entry in self.files(visit, detector.name)}
                 lacking = [amplifier.name for amplifier in detector.amplifiers if not {None, amplifier.name} & found]
                 part = "" if not found else f" amplifier {', '.join(lacking)}:"
-                lines += [f"visit {visit} detector {detector.name}:{part} no usable raw file; fetch it, or go on without this "
-                          f"detector"] if lacking else []
+                lines += [f"visit {visit} detector {detector.name}:{part} no usable raw file; fetch it, or go on "
+                          f"without this detector"] if lacking else []
         return lines
 
     def tracts(self) -> list[int]:
@@ -168,9 +170,10 @@ class Survey:
         return any(exposure.kind != "science" for exposure in self._exposures.values())
 
     def hash_of_inputs(self, visit: int, detector: str | None = None) -> str:
-        """32 hexadecimal digits that change when a usable file of a visit (of one of its detectors) comes, goes or changes."""
+        """32 hexadecimal digits that change when a usable file of a visit or detector comes, goes or changes."""
         names = self.detectors(visit) if detector is None else [detector]
-        rows = sorted((name, entry.amplifier or "", entry.fingerprint) for name in names for entry in self.files(visit, name))
+        rows = sorted((name, entry.amplifier or "", entry.fingerprint)
+                      for name in names for entry in self.files(visit, name))
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
 
 
@@ -225,14 +228,14 @@ def write_survey(path: str | Path, survey: Survey) -> None:
 
 
 def _fill(database: sqlite3.Connection, survey: Survey) -> None:
-    database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA user_version = {FORMAT_VERSION};"
-                           f"BEGIN; {TABLES}")
+    database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
+                           f"PRAGMA user_version = {FORMAT_VERSION}; BEGIN; {TABLES}")
     database.executemany("INSERT INTO about VALUES (?, ?)", [("camera", survey.camera), ("identity", survey.identity)])
     database.executemany(f"INSERT INTO exposures VALUES ({', '.join('?' * len(fields(Exposure)))})",
                          map(astuple, _all_exposures(survey)))
     database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 11)})", [
-        (number, str(entry.path), entry.exposure and entry.exposure.visit, entry.detector, entry.amplifier, entry.verdict,
-         entry.message, entry.size, entry.mtime, entry.fingerprint, entry.mask and str(entry.mask))
+        (number, str(entry.path), entry.exposure and entry.exposure.visit, entry.detector, entry.amplifier,
+         entry.verdict, entry.message, entry.size, entry.mtime, entry.fingerprint, entry.mask and str(entry.mask))
         for number, entry in enumerate(survey.all_files)])
     database.executemany(f"INSERT INTO detectors VALUES ({', '.join('?' * 10)})", [
         (item.visit, item.detector, *(value for corner in zip(item.ra, item.dec) for value in corner))
@@ -299,8 +302,8 @@ def _opened(path: str | Path):
         raise _damaged(path, error) from None
     if version > FORMAT_VERSION:
         database.close()
-        raise ConfigError(f"{path}: has format {version}, this program reads up to {FORMAT_VERSION}: use the newer one that "
-                          f"wrote it, or another output folder")
+        raise ConfigError(f"{path}: has format {version}, this program reads up to {FORMAT_VERSION}: use the newer one "
+                          f"that wrote it, or another output folder")
     return closing(database)
 
 
@@ -308,15 +311,15 @@ def _survey_in(database: sqlite3.Connection) -> Survey:
     about = dict(database.execute("SELECT name, value FROM about"))
     exposures = {row[0]: Exposure(*_nan(row)) for row in database.execute("SELECT * FROM exposures")}
     files = tuple(
-        RawFile(Path(path), None if visit is None else exposures[visit], sys.intern(detector), amplifier, sys.intern(verdict),
-                message, size, mtime, fingerprint, None, mask and Path(mask))
+        RawFile(Path(path), None if visit is None else exposures[visit], sys.intern(detector), amplifier,
+                sys.intern(verdict), message, size, mtime, fingerprint, None, mask and Path(mask))
         for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask in database.execute(
             "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask FROM files "
             "ORDER BY number"))
     pointings = tuple(Pointing(row[0], sys.intern(row[1]), _nan(row[2::2]), _nan(row[3::2]))
                       for row in database.execute("SELECT * FROM detectors ORDER BY rowid"))
-    rows = list(database.execute("SELECT o.visit, n.number, o.tract, o.patch FROM overlaps o JOIN names n USING (detector) "
-                                 "ORDER BY o.rowid"))
+    rows = list(database.execute("SELECT o.visit, n.number, o.tract, o.patch FROM overlaps o "
+                                 "JOIN names n USING (detector) ORDER BY o.rowid"))
     names = tuple(row[0] for row in database.execute("SELECT detector FROM names ORDER BY number"))
     return Survey(about["camera"], files, pointings, np.array(rows, np.int64).reshape(-1, 4), names, about["identity"])
 

@@ -1,8 +1,8 @@
-"""FITS: headers, images and tables in and out. The only importer of fitsio; astropy.io.fits stands in where it is missing.
+"""FITS: headers, images and tables in and out. The only importer of fitsio; astropy.io.fits stands in for it.
 
-The structure of a file is read here, card by card, before any library sees it: every size that a header promises is held
-against what the file has, so that a truncated or hostile file costs one message, not memory. Plain images are then only a
-slice of bytes; tables, tile-compressed images and all writing go through the library.
+The structure of a file is read here, card by card, before any library sees it: every size that a header promises is
+held against what the file has, so that a truncated or hostile file costs one message, not memory. Plain images are then
+only a slice of bytes; tables, tile-compressed images and all writing go through the library.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class FitsFile:
             digest.update(self._file.read(16384))
         return digest.hexdigest()
 
-    # ---- structure --------------------------------------------------------------------------------------------------
+    # ---- structure -------------------------------------------------------------------------------------------------
 
     def _checked(self, function, *arguments):
         """What a function returns; errors of the file in the words of this program."""
@@ -184,7 +184,8 @@ class FitsFile:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise BadData(f"{self.path}: damaged gzip stream ({error}); fetch it again") from None
         except OSError as error:
-            raise BadData(f"{self.path}: cannot be read ({' '.join(str(error).split()):.120}); fetch it again") from None
+            reason = " ".join(str(error).split())
+            raise BadData(f"{self.path}: cannot be read ({reason:.120}); fetch it again") from None
 
     def _by_library(self, function, *arguments):
         """The same for the libraries, which raise every kind of error on a damaged file."""
@@ -225,8 +226,8 @@ class FitsFile:
                     raise BadData(f"{self.path}: not a FITS file ({'it is empty' if not block else 'no SIMPLE card'})")
                 return None
             if len(block) < BLOCK:
-                raise BadData(f"{self.path}: truncated: a header has no end, file has {place + len(b''.join(blocks) + block)} "
-                              f"bytes; fetch it again")
+                length = place + len(blocks) * BLOCK + len(block)
+                raise BadData(f"{self.path}: truncated: a header has no end, file has {length} bytes; fetch it again")
             blocks.append(block)
             ends = [at for at in range(0, BLOCK, CARD) if block[at:at + 8] == b"END     "]
             if ends:
@@ -256,20 +257,23 @@ class FitsFile:
     def _check_tiled(self, cards: Cards, size: int, bad: str) -> None:
         """That a tile-compressed image is not absurdly larger than its tiles."""
         axes = cards.get("ZNAXIS")
-        lengths = [cards.get(f"ZNAXIS{n}") for n in range(1, axes + 1)] if isinstance(axes, int) and 0 < axes <= 9 else []
-        if not lengths or not all(type(length) is int and length >= 0 for length in lengths) or cards.get("ZBITPIX") not in DTYPES:
+        number = axes if isinstance(axes, int) and 0 < axes <= 9 else 0
+        lengths = [cards.get(f"ZNAXIS{n}") for n in range(1, number + 1)]
+        sizes = bool(lengths) and all(type(length) is int and length >= 0 for length in lengths)
+        if not sizes or cards.get("ZBITPIX") not in DTYPES:
             raise BadData(f"{bad} the sizes of its compressed image are not there; fetch the file again")
         promised = math.prod(lengths) * abs(cards["ZBITPIX"]) // 8
         tiles = math.prod(cards[f"ZTILE{n}"] if type(cards.get(f"ZTILE{n}")) is int else 1 for n in range(1, axes + 1))
         if max(promised, tiles) > TILED * size + (1 << 24) or promised > MAX_DATA:
-            raise BadData(f"{bad} promises an image of {promised} bytes in {size} compressed ones; fetch the file again")
+            raise BadData(f"{bad} promises an image of {promised} bytes in {size} compressed ones; fetch it again")
 
     def _check_size(self, start: int, size: int) -> None:
         """That a file can hold what its header promises; for gzip: could, if perfectly compressed."""
         room = self._size * DEFLATE + BLOCK if self.gzipped else self._size
         if start + size > room or size > MAX_DATA:
             has = f"at most {room} bytes unpacked" if self.gzipped else f"{self._size}"
-            raise BadData(f"{self.path}: truncated: header promises {start + size} bytes, file has {has}; fetch it again")
+            raise BadData(f"{self.path}: truncated: header promises {start + size} bytes, file has {has}; fetch it "
+                          f"again")
 
     def _pass(self, stream: BinaryIO, start: int, size: int, keep: bool) -> bytes | None:
         """Move to the next header; the data in between if they are to be kept."""
@@ -282,8 +286,8 @@ class FitsFile:
         while left:
             part = stream.read(min(left, 1 << 20))
             if not part:
-                raise BadData(f"{self.path}: truncated: header promises {start + size} bytes, file has {start + size - left}; "
-                              f"fetch it again")
+                raise BadData(f"{self.path}: truncated: header promises {start + size} bytes, file has "
+                              f"{start + size - left}; fetch it again")
             left -= len(part)
             if keep:
                 kept.append(part)
@@ -295,7 +299,7 @@ class FitsFile:
             raise BadData(f"{self.path}: has {len(self._units)} HDUs, there is no HDU {hdu}")
         return self._units[hdu]
 
-    # ---- data -------------------------------------------------------------------------------------------------------
+    # ---- data ------------------------------------------------------------------------------------------------------
 
     def _bytes(self, unit: _Unit, start: int, size: int) -> bytes | memoryview:
         """A part of an HDU's data."""
@@ -352,8 +356,8 @@ class FitsFile:
                 pointers.append((width, letter, max(1, _WIDTH.get(form[3], 1))))
             width += -(-repeat // 8) if letter == "X" else repeat * _WIDTH[letter]
         if width != cards["NAXIS1"]:
-            raise BadData(f"{self.path}: HDU {unit.number}: its columns have {width} bytes, its rows {cards['NAXIS1']}; "
-                          f"fetch it again")
+            raise BadData(f"{self.path}: HDU {unit.number}: its columns have {width} bytes, its rows "
+                          f"{cards['NAXIS1']}; fetch it again")
         rows, heap = cards["NAXIS2"], unit.size - cards["NAXIS1"] * cards["NAXIS2"]
         gap = cards.get("THEAP", width * rows)
         if type(gap) is not int or not width * rows <= gap <= unit.size:
@@ -365,7 +369,8 @@ class FitsFile:
                 pairs = raw[:, at:at + _WIDTH[letter]].copy().view(">i4" if letter == "P" else ">i8").astype("i8")
                 count, offset = pairs[:, 0], pairs[:, 1]
                 if np.any((count < 0) | (offset < 0) | (count > heap // item) | (offset > heap - count * item)):
-                    raise BadData(f"{self.path}: HDU {unit.number}: an array lies outside the table's heap; fetch it again")
+                    raise BadData(f"{self.path}: HDU {unit.number}: an array lies outside the table's heap; fetch it "
+                                  f"again")
 
     def _table_of(self, number: int) -> dict[str, np.ndarray]:
         if fitsio := _fitsio_for(self.path):
@@ -448,10 +453,12 @@ def write_fits(path: str | Path, hdus: Sequence[Hdu | tuple]) -> None:
 def _write_fitsio(fitsio, path: Path, items: Sequence[Hdu]) -> None:
     with fitsio.FITS(str(path), "rw", clobber=True) as file:
         for item in items:
-            records = [{"name": key, "value": value, "comment": comment} for key, value, comment in storable_cards(item.cards)]
+            records = [{"name": key, "value": value, "comment": comment}
+                       for key, value, comment in storable_cards(item.cards)]
             if isinstance(item.data, Mapping):
                 columns = {name: _storable(values) for name, values in item.data.items()}
-                file.write_table(list(columns.values()), names=list(columns), header=records, extname=item.cards.get("EXTNAME"),
+                file.write_table(list(columns.values()), names=list(columns), header=records,
+                                 extname=item.cards.get("EXTNAME"),
                                  units=[item.units.get(name, "") for name in columns])
             else:
                 file.write(None if item.data is None else _storable(item.data), header=records,
@@ -467,7 +474,8 @@ def _write_astropy(path: Path, items: Sequence[Hdu]) -> None:
             header[key if len(key) <= 8 else f"HIERARCH {key}"] = (value, comment)
         if isinstance(item.data, Mapping):
             columns = {name: _storable(values) for name, values in item.data.items()}
-            rows = np.empty(len(next(iter(columns.values()))), [(name, v.dtype, v.shape[1:]) for name, v in columns.items()])
+            kinds = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
+            rows = np.empty(len(next(iter(columns.values()))), kinds)
             for name, values in columns.items():
                 rows[name] = values
             hdu = fits.BinTableHDU(rows, header=header)

@@ -121,9 +121,10 @@ def examine(path: str | Path, camera: Camera) -> list[RawFile]:
         status = os.stat(path)
         entry = replace(entry, size=status.st_size, mtime=status.st_mtime)
         with FitsFile(path, keep=False) as file:
-            entry = replace(entry, fingerprint=file.fingerprint(), exposure=exposure_of(camera, file.headers, path.name))
-            notes = _fallbacks(camera, file.headers, path.name) + ([] if file.padded else ["last block is not filled up"])
-            return [_part_of(entry, camera, name, file.headers, notes) for name in _detectors_in(camera, file.headers, path)]
+            headers = file.headers
+            entry = replace(entry, fingerprint=file.fingerprint(), exposure=exposure_of(camera, headers, path.name))
+            notes = _fallbacks(camera, headers, path.name) + ([] if file.padded else ["last block is not filled up"])
+            return [_part_of(entry, camera, name, headers, notes) for name in _detectors_in(camera, headers, path)]
     except (BadData, ConfigError) as error:
         return [entry.refused(_without(path, str(error)))]
     except OSError as error:
@@ -170,7 +171,8 @@ def _part_of(entry: RawFile, camera: Camera, name: str, headers: Sequence[Cards]
         amplifiers = _amplifiers_in(entry, detector)
         _check_sizes(amplifiers, headers, camera.name)
         own = [headers[amplifier.hdu] for amplifier in amplifiers]
-        with_header_values(camera, detector.model_copy(update={"amplifiers": amplifiers}), exposure.band, own, entry.path.name)
+        inside = detector.model_copy(update={"amplifiers": amplifiers})
+        with_header_values(camera, inside, exposure.band, own, entry.path.name)
         if exposure.kind == "science":
             wcs, note = _wcs_of(camera, detector, amplifiers, exposure, headers)
             entry, notes = replace(entry, wcs=wcs), notes + note
@@ -219,9 +221,11 @@ def _check_sizes(amplifiers: Sequence[Amplifier], headers: Sequence[Cards], came
         sections = [Box(*amplifier.section) for amplifier in amplifiers if amplifier.hdu == hdu]
         wanted = (max(box.x1 for box in sections), max(box.y1 for box in sections))
         if hdu >= len(headers):
-            raise BadData(f"has {len(headers)} HDUs, camera {camera} reads HDU {hdu}; fetch it again or change the camera")
+            raise BadData(f"has {len(headers)} HDUs, camera {camera} reads HDU {hdu}; fetch it again or change the "
+                          f"camera")
         cards = headers[hdu]
-        found = (cards.get("NAXIS1"), cards.get("NAXIS2")) if cards.get("NAXIS", 0) >= 2 and "TFIELDS" not in cards else (0, 0)
+        is_image = cards.get("NAXIS", 0) >= 2 and "TFIELDS" not in cards
+        found = (cards.get("NAXIS1"), cards.get("NAXIS2")) if is_image else (0, 0)
         if found != wanted:
             raise BadData(f"image of HDU {hdu} is {found[0]} x {found[1]} pixels, camera {camera} has {wanted[0]} x "
                           f"{wanted[1]}; leave it out or describe its read-out mode as a camera")
@@ -275,9 +279,10 @@ def settle(files: Sequence[RawFile]) -> list[RawFile]:
             first = exposures.setdefault(entry.exposure.visit, entry)
             contradiction = _contradiction(first.exposure, entry.exposure)
             if contradiction:
-                entry = entry.refused(f"visit {key[0]} {contradiction} {first.path.name}; see header.visit of the camera")
+                entry = entry.refused(f"visit {key[0]} {contradiction} {first.path.name}; see header.visit of the "
+                                      f"camera")
             elif key in owners:
-                entry = entry.refused(f"the same visit {key[0]} and detector {key[1]} as {owners[key]}; remove one of them")
+                entry = entry.refused(f"the same visit {key[0]} and detector {key[1]} as {owners[key]}; remove one")
             else:
                 owners[key] = entry.path
         settled.append(entry)
@@ -291,7 +296,8 @@ def _contradiction(first: Exposure, second: Exposure) -> str:
         return f"is {kinds[1]} here and {kinds[0]} in"
     if not abs(first.exposure_time - second.exposure_time) <= 1.0:
         return "was not exposed as long here as in"
-    return "" if abs(first.mjd - second.mjd) <= (60.0 + first.exposure_time) / 86400.0 else "was taken at another time than in"
+    together = abs(first.mjd - second.mjd) <= (60.0 + first.exposure_time) / 86400.0
+    return "" if together else "was taken at another time than in"
 
 
 def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -> RawDetector:
@@ -315,8 +321,8 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
     by_amplifier = {entry.amplifier: entry for entry in files}
     missing = [a.name for a in described.amplifiers if None not in by_amplifier and a.name not in by_amplifier]
     if missing:
-        raise BadData(f"visit {exposure.visit} detector {detector}: no file for amplifier {', '.join(missing)}; fetch it or "
-                      f"leave the detector out")
+        raise BadData(f"visit {exposure.visit} detector {detector}: no file for amplifier {', '.join(missing)}; "
+                      f"fetch it or leave the detector out")
     segments: dict[str, np.ndarray] = {}
     headers: dict[str, Cards] = {}
     solutions: list[Wcs] = []
@@ -333,7 +339,8 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
     path = next(iter(by_amplifier.values())).path
     filled = with_header_values(camera, described, exposure.band, [headers[name] for name in names], path.name)
     return RawDetector(exposure, filled, tuple(segments[name] for name in names),
-                       mean_wcs(solutions, described) if solutions else None, _names_of([e.path for e in by_amplifier.values()]),
+                       mean_wcs(solutions, described) if solutions else None,
+                       _names_of([entry.path for entry in by_amplifier.values()]),
                        _mask_of(by_amplifier, described))
 
 

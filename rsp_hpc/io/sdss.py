@@ -1,7 +1,7 @@
-"""SDSS mask files (fpM): lists of spans per kind of defect, drawn into the mask planes of the frame (fpC) they belong to.
+"""SDSS mask files (fpM): lists of spans per kind of defect, drawn into the mask planes of their frame (fpC).
 
-Format: SDSS data model, fpM: HDU 1..n hold one list of objects each, a row's `s` the spans (y, x1, x2) as big-endian 16-bit
-numbers, ends included; the last HDU names the lists in order.
+Format: SDSS data model, fpM: HDU 1..n hold one list of objects each, a row's `s` the spans (y, x1, x2) as big-endian
+16-bit numbers, ends included; the last HDU names the lists in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from .fits import FitsFile
 
 __all__ = ["mask_file_of", "read_mask"]
 
-PLANES = {"S_MASK_INTERP": ("INTRP",), "S_MASK_SATUR": ("SAT",), "S_MASK_CR": ("CR", "INTRP"), "S_MASK_GHOST": ("SUSPECT",)}
+PLANES = {"S_MASK_INTERP": ("INTRP",), "S_MASK_SATUR": ("SAT",), "S_MASK_CR": ("CR", "INTRP"),
+          "S_MASK_GHOST": ("SUSPECT",)}
 """What SDSS's defects are called here. Its cosmic rays are interpolated in the frame. NOTCHECKED (not searched by its
 pipeline) and its lists of objects say nothing of the pixels."""
 
@@ -62,7 +63,8 @@ def _draw(mask: np.ndarray, lists: np.ndarray, value: int, path: Path) -> None:
     """Set the bits on all spans of a list of objects."""
     if any(len(item) % 6 for item in lists):
         raise BadData(f"{path}: a list of spans is cut off; fetch it again")
-    spans = np.concatenate([np.asarray(item, np.uint8).view(">i2") for item in lists] or [[]]).astype(int).reshape(-1, 3)
+    numbers = [np.asarray(item, np.uint8).view(">i2") for item in lists]
+    spans = np.concatenate(numbers or [[]]).astype(int).reshape(-1, 3)
     y, x1, x2 = spans.T
     if np.any((y < 0) | (y >= mask.shape[0]) | (x1 < 0) | (x2 >= mask.shape[1]) | (x1 > x2)):
         raise BadData(f"{path}: a span lies outside the frame; fetch it again")

@@ -35,7 +35,7 @@ def wcs_of_amplifier(wcs: Wcs, amplifier: Amplifier) -> Wcs:
 
 
 def mean_wcs(solutions: Sequence[Wcs], detector: Detector) -> Wcs:
-    """One WCS of an assembled detector out of several rough ones: the mean position of its centre and the mean matrix there.
+    """One WCS of an assembled detector out of several rough ones: the mean position and matrix at its centre.
 
     A single one is returned as it is; of several, distortion enters only through its slope at the centre.
     """

@@ -71,7 +71,8 @@ def test_questions(path):
     assert survey.detectors(3) == ["D0", "D1"] and survey.detectors(1) == ["D0"] and survey.detectors(9) == []
     assert [entry.path.name for entry in survey.files(3, "D1")] == ["raw_3_D1.fits"] and survey.files(9, "D0") == []
     assert {entry.path.name: entry.message.split(" for")[0] for entry in survey.refused()} == {
-        "raw_5_D0.fits": "band 'none' is not one of the camera's g, r; see header.band", "raw_6_D1.fits": "no key EXPTIME"}
+        "raw_5_D0.fits": "band 'none' is not one of the camera's g, r; see header.band",
+        "raw_6_D1.fits": "no key EXPTIME"}
     assert survey.exposure(2).kind == "bias" and math.isnan(survey.exposure(2).ra)
     with pytest.raises(ConfigError, match="visit 77"):
         survey.exposure(77)
@@ -127,7 +128,7 @@ def test_hash_of_inputs(tmp_path):
     assert a == b and len({a[0], c[0], d[0]}) == 3 and a[1] == c[1] == d[1] and a[2] != d[2]
 
 
-# ---- files that are not what they should be ---------------------------------------------------------------------------
+# ---- files that are not what they should be ------------------------------------------------------------------------
 
 def test_missing(tmp_path):
     with pytest.raises(ConfigError, match="survey.db: is missing; run ingest first"):

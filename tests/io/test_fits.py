@@ -37,7 +37,8 @@ def random_image(dtype: str, shape=(13, 17)) -> np.ndarray:
 def test_images_come_back(tmp_path, library, end):
     path = tmp_path / f"images.fits{end}"
     images = [random_image(dtype) for dtype in TYPES]
-    write_fits(path, [(None, {"TELESCOP": "none"})] + [(image, {"EXTNAME": dtype}) for image, dtype in zip(images, TYPES)])
+    hdus = [(image, {"EXTNAME": dtype}) for image, dtype in zip(images, TYPES)]
+    write_fits(path, [(None, {"TELESCOP": "none"}), *hdus])
     box = Box(2, 5, 7, 4)
     with FitsFile(path) as file, oracle.open(path) as theirs:
         assert len(file) == len(images) + 1 and file.gzipped == bool(end) and file.padded
@@ -59,7 +60,8 @@ def test_cards_come_back(tmp_path, library):
 
 
 def test_duplicates_and_commentary_are_left_out(tmp_path):
-    header = oracle.Header([("KEY", 1), ("COMMENT", "words"), ("HISTORY", "more"), ("KEY", 2), ("HIERARCH long name", 3)])
+    header = oracle.Header([("KEY", 1), ("COMMENT", "words"), ("HISTORY", "more"), ("KEY", 2),
+                            ("HIERARCH long name", 3)])
     oracle.PrimaryHDU(np.zeros((2, 2), "f4"), header).writeto(tmp_path / "a.fits")
     found = read_header(tmp_path / "a.fits")
     assert found["KEY"] == 1 and found["LONG NAME"] == 3 and not {"COMMENT", "HISTORY", ""} & set(found)
@@ -76,7 +78,8 @@ def test_scaled_integers(tmp_path):
 
 def test_tables_come_back(tmp_path, library):
     columns = {"id": np.array([1, 2**40, -3]), "ra": np.array([0.1, np.nan, 3.0]), "mag": np.ones((3, 2), "f4"),
-               "good": np.array([True, False, True]), "name": np.array(["a", "long name", ""]), "n": np.array([1, 2, 3], "i2")}
+               "good": np.array([True, False, True]), "name": np.array(["a", "long name", ""]),
+               "n": np.array([1, 2, 3], "i2")}
     write_fits(tmp_path / "t.fits", [Hdu(columns, {"EXTNAME": "CAT"}, {"ra": "deg"})])
     found = read_table(tmp_path / "t.fits")
     assert list(found) == list(columns) and read_header(tmp_path / "t.fits", 1)["TUNIT2"] == "deg"
@@ -94,7 +97,8 @@ def test_tile_compressed_images(tmp_path, library, compression):
     image = np.random.default_rng(5).integers(900, 1100, (40, 50)).astype(np.uint16)
     path = tmp_path / "a.fits.fz"
     header = oracle.Header([("VISIT", 7)])
-    oracle.HDUList([oracle.PrimaryHDU(), oracle.CompImageHDU(image, header, compression_type=compression)]).writeto(path)
+    packed = oracle.CompImageHDU(image, header, compression_type=compression)
+    oracle.HDUList([oracle.PrimaryHDU(), packed]).writeto(path)
     with FitsFile(path) as file:
         number = len(file) - 1
         assert file.header(number)["NAXIS1"] == 50 and file.header(number)["VISIT"] == 7
@@ -144,7 +148,7 @@ def test_fingerprint(tmp_path):
         assert len({prints[name + end] for name in "acd"}) == 3
 
 
-# ---- files that are not what they should be ---------------------------------------------------------------------------
+# ---- files that are not what they should be ------------------------------------------------------------------------
 
 def damaged(path, **changes) -> None:
     """Overwrite cards of the first header in place."""

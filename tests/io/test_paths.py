@@ -11,10 +11,11 @@ def test_names():
     store = Store("out")
     assert store.visit(42) == Path("out/visits/42.h5") and store.coadds(9813) == Path("out/tracts/9813/coadds.h5")
     assert store.objects(9813) == Path("out/tracts/9813/objects.h5") and store.survey_db == Path("out/survey.db")
-    assert store.calibration("R22_S11") == Path("out/calibs/R22_S11.h5") and store.report_page == Path("out/report/index.html")
-    files = {name: getattr(store, name).name for name in ("status", "failures", "timing", "costs", "config", "stop", "lock")}
-    assert files == {"status": "status.json", "failures": "failures.json", "timing": "timing.csv", "costs": "costs.json",
-                     "config": "config.yaml", "stop": "stop", "lock": ".lock"}
+    assert store.calibration("R22_S11") == Path("out/calibs/R22_S11.h5")
+    assert store.report_page == Path("out/report/index.html")
+    names = {"status": "status.json", "failures": "failures.json", "timing": "timing.csv", "costs": "costs.json",
+             "config": "config.yaml", "stop": "stop", "lock": ".lock"}
+    assert {name: getattr(store, name) for name in names} == {name: Path("out", file) for name, file in names.items()}
 
 
 def test_detector_names_stay_in_the_folder():
@@ -28,8 +29,9 @@ def test_detector_names_stay_in_the_folder():
 def test_listings(tmp_path):
     store = Store(tmp_path)
     assert store.visits() == [] and store.tracts() == [] and store.detectors_with_calibration() == []
-    for path in (store.visit(10), store.visit(9), store.coadds(3), store.coadds(12), store.objects(12), store.calibration("D0"),
-                 tmp_path / "visits/.11.h5.123.part", tmp_path / "visits/notes.txt", tmp_path / "tracts/x/coadds.h5",
+    for path in (store.visit(10), store.visit(9), store.coadds(3), store.coadds(12), store.objects(12),
+                 store.calibration("D0"), tmp_path / "visits/.11.h5.123.part", tmp_path / "visits/notes.txt",
+                 tmp_path / "tracts/x/coadds.h5",
                  tmp_path / "calibs/.D1.h5.5.part"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

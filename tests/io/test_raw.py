@@ -85,7 +85,7 @@ def test_pixel_types(tmp_path):
         assert raw.segments[0].dtype == np.dtype(wanted) and np.array_equal(raw.segments[1], images[1])
 
 
-# ---- where the WCS comes from -----------------------------------------------------------------------------------------
+# ---- where the WCS comes from --------------------------------------------------------------------------------------
 
 def test_wcs_of_flipped_amplifiers(tmp_path):
     """Each amplifier's header counts its own raw pixels; assembled, both agree with the detector's WCS."""
@@ -115,15 +115,17 @@ def test_distortion_of_a_flipped_amplifier():
             amplifier = amplifier.model_copy(update={"flip_y": flip_y})
             x, y = rng.uniform(0, 20, (2, 9))
             data_x, data_y = x - amplifier.data[0], y - amplifier.data[1]
-            there = wcs_of_amplifier(raw, amplifier).pixel_to_sky(
-                amplifier.origin[0] + (NX - 1 - data_x if amplifier.flip_x else data_x), NY - 1 - data_y if flip_y else data_y)
+            data_x = NX - 1 - data_x if amplifier.flip_x else data_x
+            data_y = NY - 1 - data_y if flip_y else data_y
+            there = wcs_of_amplifier(raw, amplifier).pixel_to_sky(amplifier.origin[0] + data_x, data_y)
             assert np.allclose(there, raw.pixel_to_sky(x, y), rtol=0, atol=1e-10)
 
 
 def test_mean_of_wcs_that_disagree():
     """Two that are off by the same in opposite directions give the truth."""
     detector = camera().detectors[0]
-    pair = [Wcs.from_header({**wcs_cards(), "CRVAL1": 150.0 + sign * 1e-4, "CRVAL2": 2.2 - sign * 2e-4}) for sign in (1, -1)]
+    pair = [Wcs.from_header({**wcs_cards(), "CRVAL1": 150.0 + sign * 1e-4, "CRVAL2": 2.2 - sign * 2e-4})
+            for sign in (1, -1)]
     truth = Wcs.from_header(wcs_cards())
     x, y = detector.box.corners().T
     assert np.allclose(mean_wcs(pair, detector).pixel_to_sky(x, y), truth.pixel_to_sky(x, y), rtol=0, atol=1e-8)
@@ -146,12 +148,14 @@ def test_header_without_usable_wcs(tmp_path, changes, words):
     assert bias.verdict == "ok" and bias.wcs is None
 
 
-# ---- verdicts ---------------------------------------------------------------------------------------------------------
+# ---- verdicts ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("changes, verdict, words", [
-    ({"FILTER": None}, "refused", "no key FILTER for band"), ({"EXPTIME": None}, "refused", "no key EXPTIME for exposure_time"),
+    ({"FILTER": None}, "refused", "no key FILTER for band"),
+    ({"EXPTIME": None}, "refused", "no key EXPTIME for exposure_time"),
     ({"IMGTYPE": "FOCUS"}, "refused", "kind is 'FOCUS', the camera knows OBJECT, BIAS, FLAT"),
-    ({"FILTER": "Halpha"}, "refused", "band 'Halpha' is not one of"), ({"EXPTIME": "long"}, "refused", "exposure_time is 'long'"),
+    ({"FILTER": "Halpha"}, "refused", "band 'Halpha' is not one of"),
+    ({"EXPTIME": "long"}, "refused", "exposure_time is 'long'"),
     ({"AIRMASS": None}, "fixed", "no key AIRMASS: airmass taken as 1.0"), ({}, "ok", ""),
 ])
 def test_verdicts_of_headers(tmp_path, changes, verdict, words):
@@ -187,8 +191,8 @@ def test_one_bad_file_stops_nothing(tmp_path):
     (tmp_path / "notes.txt").write_text("what the observer saw")
     found = {entry.path.name: entry for entry in scan(tmp_path, camera())}
     assert [name for name, entry in found.items() if entry.usable] == ["raw_1_D0.fits", "raw_2_D0.fits"]
-    for number, words in ((3, "truncated: a header has no end"), (4, "not a FITS file"), (5, "no detector D7; it has D0, D1"),
-                          (6, "cannot be read")):
+    for number, words in ((3, "truncated: a header has no end"), (4, "not a FITS file"),
+                          (5, "no detector D7; it has D0, D1"), (6, "cannot be read")):
         entry = next(entry for name, entry in found.items() if name.startswith(f"raw_{number}"))
         assert entry.verdict == "refused" and words in entry.message, entry.message
 
@@ -228,12 +232,12 @@ def test_places(tmp_path):
     assert found("**/*.fits", "c/raw_1_D0.fits") == ["a", "a/b", "c"]
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------------------------
 
 def test_missing_amplifier_file(tmp_path):
     write_amplifiers(tmp_path)[1].unlink()
     files = scan(tmp_path, camera("amplifier"))
-    with pytest.raises(BadData, match="visit 7 detector D0: no file for amplifier B; fetch it or leave the detector out"):
+    with pytest.raises(BadData, match="visit 7 detector D0: no file for amplifier B; fetch it or leave the detector"):
         read_raw_detector(files, camera("amplifier"), "D0")
     with pytest.raises(BadData, match="detector D1: no usable raw file"):
         read_raw_detector(files, camera("amplifier"), "D1")
@@ -242,7 +246,7 @@ def test_missing_amplifier_file(tmp_path):
 @pytest.mark.parametrize("change, words", [
     (lambda path: path.unlink(), "cannot be read"),
     (lambda path: path.write_bytes(path.read_bytes()[:6000]), "truncated"),
-    (lambda path: write_detector(path.parent, 8, name=path.name), "has changed since it was ingested; run ingest again"),
+    (lambda path: write_detector(path.parent, 8, name=path.name), "has changed since it was ingested; run ingest"),
 ])
 def test_changed_after_the_scan(tmp_path, change, words):
     path = write_detector(tmp_path)
@@ -263,7 +267,8 @@ def test_flipped_bytes(tmp_path, packed):
         rng = random.Random(seed)
         content = bytearray(good)
         for _ in range(rng.choice((1, 3, 20, 200))):  # mostly in the headers, where it hurts
-            content[rng.randrange(len(content) if rng.random() < 0.2 else 3000)] = rng.choice((rng.randrange(256), 0x20, 0x39))
+            place = rng.randrange(len(content) if rng.random() < 0.2 else 3000)
+            content[place] = rng.choice((rng.randrange(256), 0x20, 0x39))
         content = content[:rng.randrange(len(content))] if rng.random() < 0.2 else content
         if packed:
             content = bytearray(gzip.compress(content, 1))

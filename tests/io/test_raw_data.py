@@ -43,7 +43,7 @@ def assembled(raw) -> np.ndarray:
     return image
 
 
-# ---- ARCSAT -----------------------------------------------------------------------------------------------------------
+# ---- ARCSAT --------------------------------------------------------------------------------------------------------
 
 def test_arcsat(rsp_data):
     """All 30 files: kinds, bands, exposure times as the file names and the README say; dates TAI of mid-exposure."""
@@ -68,7 +68,7 @@ def test_arcsat(rsp_data):
     assert raw.segments[0].dtype == np.uint16 and np.array_equal(raw.segments[0], read_image(files[-1].path))
 
 
-# ---- SDSS -------------------------------------------------------------------------------------------------------------
+# ---- SDSS ----------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def sdss(rsp_data):
@@ -82,9 +82,11 @@ def test_sdss(sdss):
     gains = {"u": 1.6, "g": 3.995, "r": 4.76, "i": 4.885, "z": 4.775}
     for entry in files:
         raw = read_raw_detector([entry], camera, "4")
-        assert raw.detector.amplifiers[0].gain == gains[raw.exposure.band] and f"-{raw.exposure.band}4-" in entry.path.name
+        assert raw.detector.amplifiers[0].gain == gains[raw.exposure.band]
+        assert f"-{raw.exposure.band}4-" in entry.path.name
         assert raw.segments[0].shape == raw.masked.shape == (1489, 2048)
-        assert raw.exposure.exposure_time == pytest.approx(53.907456) and raw.wcs.pixel_scale == pytest.approx(0.396, rel=2e-3)
+        assert raw.exposure.exposure_time == pytest.approx(53.907456)
+        assert raw.wcs.pixel_scale == pytest.approx(0.396, rel=2e-3)
         ra, dec = raw.wcs.pixel_to_sky(1023.5, 744.0)
         assert (float(ra), float(dec)) == pytest.approx((351.65, 0.10), abs=0.01)
         day = datetime.strptime(read_header(entry.path)["DATE-OBS"], "%Y-%m-%d")
@@ -93,7 +95,7 @@ def test_sdss(sdss):
 
 
 def test_sdss_masks_lie_on_their_pixels(rsp_data):
-    """SDSS interpolated what it masks: there, and not one pixel beside, a pixel is the mean of its neighbours in the row."""
+    """SDSS interpolated what it masks: there, and not one pixel beside, a pixel is the mean of its two neighbours."""
     frame = rsp_data / "sdss-stripe82/4192/fpC-004192-r4-0300.fit.gz"
     image = read_image(frame).astype(float)
     mask = read_mask(mask_file_of(frame), image.shape)
@@ -118,13 +120,14 @@ def test_sdss_masks_hold_the_saturated_stars(sdss):
     frames = [read_raw_detector([entry], camera, "4") for entry in files if entry.exposure.band == "i"]
     first, second = ((frame.masked & bits("SAT")) > 0 for frame in frames)
     y, x = np.nonzero(first)
-    u, v = (np.rint(np.asarray(value)).astype(int) for value in frames[1].wcs.sky_to_pixel(*frames[0].wcs.pixel_to_sky(x, y)))
+    there = frames[1].wcs.sky_to_pixel(*frames[0].wcs.pixel_to_sky(x, y))
+    u, v = (np.rint(np.asarray(value)).astype(int) for value in there)
     inside = (u >= 3) & (u < 2045) & (v >= 3) & (v < 1486)
     near = np.array([second[b - 3:b + 4, a - 3:a + 4].any() for a, b in zip(u[inside], v[inside])])
     assert inside.sum() > 500 and near.mean() > 0.8 and second.mean() < 0.002
 
 
-# ---- LSST phosim ------------------------------------------------------------------------------------------------------
+# ---- LSST phosim ---------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def phosim(rsp_data):
@@ -143,7 +146,8 @@ def test_phosim(phosim):
     assert raw.exposure.mjd == pytest.approx(51044.24567, abs=1e-5)
     gains = np.array([amplifier.gain for amplifier in raw.detector.amplifiers])
     noise = np.array([amplifier.read_noise for amplifier in raw.detector.amplifiers])
-    assert len(set(gains)) == 16 and gains.min() > 1.57 and gains.max() < 1.75 and noise.min() > 3.1 and noise.max() < 3.7
+    assert len(set(gains)) == 16 and gains.min() > 1.57 and gains.max() < 1.75
+    assert noise.min() > 3.1 and noise.max() < 3.7
     assert [segment.shape for segment in raw.segments] == [(2001, 513)] * 16
 
 
@@ -156,7 +160,7 @@ def test_phosim_sky_is_continuous(phosim):
 
 def test_phosim_stars_are_continuous(phosim, rsp_data):
     """Star positions of the input catalogue fit one plane over the detector: no step between the halves, no shift of an
-    amplifier, beyond 0.1 pixel; and the mean of the amplifiers' WCS, which contradict each other by 0.6", is within 0.4".
+    amplifier, beyond 0.1 pixel. The amplifiers' WCS contradict each other by 0.6"; their mean is within 0.4".
     """
     _, files, raw, image = phosim
     stars = read_table(rsp_data / "lsst-phosim/stars.fits")
@@ -191,17 +195,18 @@ def centroid(image: np.ndarray, x: float, y: float) -> tuple[float, float]:
     cut = image[v - 8:v + 9, u - 8:u + 9] - 475.5
     for _ in range(12):
         weight = cut * np.exp(-0.5 * ((columns - x) ** 2 + (rows - y) ** 2) / 1.8**2)
-        step = [2.0 * float((weight * (grid - place)).sum() / weight.sum()) for grid, place in ((columns, x), (rows, y))]
+        step = [2.0 * float((weight * (grid - place)).sum() / weight.sum())
+                for grid, place in ((columns, x), (rows, y))]
         if not np.hypot(*step) < 5.0:
             return np.nan, np.nan
         x, y = x + step[0], y + step[1]
     return x, y
 
 
-# ---- LCO --------------------------------------------------------------------------------------------------------------
+# ---- LCO -----------------------------------------------------------------------------------------------------------
 
 def test_lco(rsp_data):
-    """Four amplifiers with their gains: stars go on over the borders, the sky steps by what the gains leave (no flat)."""
+    """Four amplifiers with their gains: stars go on over the borders, the sky steps by what the gains leave."""
     camera, files = scanned("lco-sinistro", rsp_data / "lco-sinistro")
     assert [(entry.verdict, entry.exposure.kind, entry.exposure.band) for entry in files] == [("ok", "science", "w")]
     raw = read_raw_detector(files, camera, "CCD")
@@ -212,16 +217,18 @@ def test_lco(rsp_data):
     for turned in (rest, rest.T):
         before, after = (np.concatenate([line[:512] - np.median(line[:512]), line[512:] - np.median(line[512:])])
                          for line in turned[511:513])
-        assert np.corrcoef(before, after)[0, 1] > 0.3 and abs(np.corrcoef(before[::-1], after)[0, 1]) < 0.15  # noise 0.03
+        assert np.corrcoef(before, after)[0, 1] > 0.3  # noise 0.03
+        assert abs(np.corrcoef(before[::-1], after)[0, 1]) < 0.15
         for half in (turned[:, :512], turned[:, 512:]):
             profile = np.median(half, axis=1)
             assert abs(np.median(profile[512:522]) - np.median(profile[502:512])) < 0.03 * np.median(image)
 
 
-# ---- all --------------------------------------------------------------------------------------------------------------
+# ---- all -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, folder, tracts", [
-    ("arcsat", "arcsat-m13", [15081]), ("sdss-fpc", "sdss-stripe82", [9463, 9706]), ("lsst-phosim", "lsst-phosim", [9955, 10197]),
+    ("arcsat", "arcsat-m13", [15081]), ("sdss-fpc", "sdss-stripe82", [9463, 9706]),
+    ("lsst-phosim", "lsst-phosim", [9955, 10197]),
     ("lco-sinistro", "lco-sinistro", [17553, 17677])])
 def test_survey_of_real_data(rsp_data, tmp_path, name, folder, tracts):
     camera, files = scanned(name, rsp_data / folder)
