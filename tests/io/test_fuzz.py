@@ -28,7 +28,7 @@ from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
 from samples_io import catalogue, visit_detector
 from samples_io import coadd as sample_coadd
 
-COUNT = int(os.environ.get("RSP_FUZZ", "30"))
+COUNT = int(os.environ.get("RSP_FUZZ", "25"))
 KINDS = ("visit", "coadds", "objects", "calibs")
 
 

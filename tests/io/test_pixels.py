@@ -29,7 +29,7 @@ def test_exact_is_exact(array):
     assert back.dtype == array.dtype and np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(1, 40), st.integers(-5, 60), st.integers(-5, 60))
 def test_bands_of_rows(rows_per_chunk, y0, y1):
     array = np.random.default_rng(1).normal(0, 20, (50, 30)).astype(np.float32)
