@@ -6,10 +6,10 @@ import numpy as np
 
 from ..config import Config, parameter
 from ..errors import BadData
-from ..products.photocal import PhotoCal
+from ..products.photocal import AB_ZERO_POINT, PhotoCal, nanojansky_of
 from .statistics import intrinsic_scatter, robust_sigma, weighted_median
 
-__all__ = ["PhotometryConfig", "fit_zero_point"]
+__all__ = ["PhotometryConfig", "fit_zero_point", "nominal_zero_point"]
 
 _MAG = 2.5 / np.log(10.0)
 
@@ -22,6 +22,9 @@ class PhotometryConfig(Config):
     clip: float = parameter(4.0, "stars further off, in sigma, are left out", above=1.0)
     error_floor: float = parameter(0.003, "least error of a star: flat fields, PSF", unit="mag", low=0.0)
     color_term: float = parameter(0.0, "slope of (our magnitude - reference) with the reference colour", unit="mag/mag")
+    nominal_zero_point: dict[str, float] = parameter(
+        {}, "without a reference catalogue: AB magnitude of one electron per second by band; bands not named have 31.4, which "
+            "makes one electron per second one nJy", unit="mag")
 
 
 def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.ndarray, np.ndarray],
@@ -61,6 +64,15 @@ def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.n
     ratio, noise, error = ratio[use], noise[use], (expected_err / expected)[use]
     ratio = ratio + 0.5 * error**2 - 0.5 * noise**2
     return _fit(ratio, np.sqrt(noise**2 + error**2 + (config.error_floor / _MAG) ** 2), config)
+
+
+def nominal_zero_point(band: str, exposure_time: float, config: PhotometryConfig) -> PhotoCal:
+    """The scale where no star tells: by the exposure time alone, so that exposures of different length can be added up.
+
+    Its error is unknown (NaN): transparency, and unless configured the instrument's response, are in it.
+    """
+    scale = float(nanojansky_of(config.nominal_zero_point.get(band, AB_ZERO_POINT)))
+    return PhotoCal(scale / exposure_time if exposure_time > 0 else scale, float("nan"))
 
 
 def _fit(ratio: np.ndarray, sigma: np.ndarray, config: PhotometryConfig) -> PhotoCal:

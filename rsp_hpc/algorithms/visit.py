@@ -11,7 +11,7 @@ from ..errors import BadData
 from ..products.background import Background
 from ..products.calibration import Calibration
 from ..products.catalogue import Catalogue, Column
-from ..products.exposure import RawDetector
+from ..products.exposure import Exposure, RawDetector
 from ..products.ids import source_ids
 from ..products.image import MaskedImage
 from ..products.mask import bits
@@ -28,7 +28,7 @@ from .detect import DetectConfig, detect
 from .detrend import DetrendConfig, detrend
 from .interpolate import InterpolateConfig, interpolate
 from .measure import MeasureConfig, measure
-from .photometry import PhotometryConfig, fit_zero_point
+from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
 
 __all__ = ["VisitConfig", "calibrate_detector"]
@@ -62,7 +62,7 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     ----------
     raw : the amplifier segments
     calibration : combined frames of this detector and band
-    reference : stars with known positions and fluxes; None: the rough WCS is kept and fluxes stay uncalibrated (scale 1)
+    reference : stars with known positions and fluxes; None: the rough WCS and the nominal zero point are kept
     config : all steps
 
     Raises
@@ -78,7 +78,7 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     correction = aperture_correction(image, psf, stars, config.psf)
     fit = _fit_wcs(raw, sources, reference, config)
     wcs = fit.wcs if fit is not None else raw.wcs
-    photocal = _fit_photocal(raw.exposure.band, sources, correction.factor, fit, reference, config)
+    photocal = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
     summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), "n_cosmic_ray_pixels": float(n_cosmic),
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
                **_summary(image, background, psf, photocal, fit), "seconds": time.perf_counter() - started}
@@ -134,12 +134,12 @@ def _fit_wcs(raw: RawDetector, sources: Catalogue, reference: ReferenceCatalogue
                    raw.exposure.band)
 
 
-def _fit_photocal(band: str, sources: Catalogue, correction: float, fit: AstrometricFit | None,
+def _fit_photocal(exposure: Exposure, sources: Catalogue, correction: float, fit: AstrometricFit | None,
                   reference: ReferenceCatalogue | None, config: VisitConfig) -> PhotoCal:
-    """The zero point from the stars that the astrometry matched; without a catalogue fluxes stay in electrons."""
+    """The zero point from the stars that the astrometry matched; the nominal one without a catalogue."""
     if fit is None or reference is None:
-        return PhotoCal(1.0, float("nan"))
-    flux, flux_err = reference.of_band(band)
+        return nominal_zero_point(exposure.band, exposure.exposure_time, config.photometry)
+    flux, flux_err = reference.of_band(exposure.band)
     use = reference.is_star[fit.reference] & ~sources["psfFlux_flag"][fit.sources]
     mine, theirs = fit.sources[use], fit.reference[use]
     return fit_zero_point(sources["psfFlux"][mine] * correction, sources["psfFluxErr"][mine] * correction,

@@ -15,7 +15,10 @@ COUNTER_BITS = 18
 DETECTOR_BITS = 9
 PATCH_BITS = 14
 PLAIN = 1 << 35
-"""Visits below stand as they are; above, they are read as day and number, YYYYMMDDNNNNN, and stand as days and number."""
+"""Visits below stand as they are; above, they are read as day and number, YYYYMMDDNNNNN, or as day and time, YYYYMMDDhhmmss,
+and stand as days and number or seconds."""
+STAMP = 1 << 34
+"""Added to those of day and time."""
 SEQUENCE_BITS = 17
 _DAY_ONE = datetime.date(2000, 1, 1)
 
@@ -41,21 +44,32 @@ def _short(visit: int) -> int:
     """A visit number in 36 bits."""
     if visit < PLAIN:
         return visit
-    day, number = divmod(int(visit), 100_000)
+    has_time = visit >= 10**13
+    day, number = divmod(int(visit), 1_000_000 if has_time else 100_000)
     try:
         date = datetime.date(day // 10_000, day // 100 % 100, day % 100)
+        if has_time:
+            time = datetime.time(number // 10_000, number // 100 % 100, number % 100)
+            number = 3600 * time.hour + 60 * time.minute + time.second
+        days = (date - _DAY_ONE).days
+        if not 0 <= days < STAMP >> SEQUENCE_BITS:
+            raise ValueError(date)
     except ValueError:
-        raise BadData(f"visit {visit}: numbers of {PLAIN} and more must be YYYYMMDDNNNNN") from None
-    return PLAIN + ((date - _DAY_ONE).days << SEQUENCE_BITS) + number
+        raise BadData(f"visit {visit}: numbers of {PLAIN} and more must be YYYYMMDDNNNNN or YYYYMMDDhhmmss, from 2000 on") from None
+    return PLAIN + STAMP * has_time + (days << SEQUENCE_BITS) + number
 
 
 def _long(short: int) -> int:
     """The inverse of `_short`."""
     if short < PLAIN:
         return short
-    days, number = divmod(short - PLAIN, 1 << SEQUENCE_BITS)
+    has_time, rest = divmod(short - PLAIN, STAMP)
+    days, number = divmod(rest, 1 << SEQUENCE_BITS)
     date = _DAY_ONE + datetime.timedelta(days)
-    return (date.year * 10_000 + date.month * 100 + date.day) * 100_000 + number
+    day = date.year * 10_000 + date.month * 100 + date.day
+    if not has_time:
+        return day * 100_000 + number
+    return day * 1_000_000 + number // 3600 * 10_000 + number // 60 % 60 * 100 + number % 60
 
 
 def object_ids(tract: int, patch: int, n: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rsp_hpc.algorithms.photometry import PhotometryConfig, fit_zero_point
+from rsp_hpc.algorithms.photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from rsp_hpc.algorithms.statistics import intrinsic_scatter, robust_sigma, weighted_median
 from rsp_hpc.errors import BadData
 
@@ -90,3 +90,11 @@ def test_scatter_estimates():
     assert intrinsic_scatter(noisy, sigma, 4000) == pytest.approx(2.0, rel=0.05)
     assert intrinsic_scatter(sigma * 0.5, sigma, 4000) == 0.0
     assert np.isnan(robust_sigma(np.array([])))
+
+
+def test_without_stars_exposures_of_any_length_agree():
+    config = PhotometryConfig(nominal_zero_point={"r": 25.0})
+    short, long = (nominal_zero_point("g", seconds, config) for seconds in (60.0, 120.0))
+    assert short.scale == pytest.approx(2.0 * long.scale) == pytest.approx(1.0 / 60.0) and np.isnan(short.scale_err)
+    assert nominal_zero_point("r", 10.0, config).zero_point == pytest.approx(27.5)
+    assert nominal_zero_point("g", 0.0, config).scale == pytest.approx(1.0)
