@@ -118,6 +118,25 @@ rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *co
 
 /* ---- cosmic ------------------------------------------------------------------------------------------------ */
 
+/* Find pixels hit by cosmic rays: those too steep for the PSF. Round 0 takes pixels that stand `peak` sigma above the sky
+ * and, in one of four directions, `edge` sigma above the mean of their two neighbours over exp(-d^2 / (2 sigma^2)), which a
+ * PSF of width sigma never exceeds. Then neighbours of what was found are tried with grow_peak and grow_edge, pixels found
+ * before counting as the mean of their neighbours that are not hit.
+ *   image, variance, sky [ny*nx]: unit, unit^2, unit; the image holds the sky; not finite: not used
+ *   mask [ny*nx], changed in place: hit_bit is set; hit_bits that are set already count as hit */
+typedef struct {
+    double sigma;              /* width of the narrowest PSF, pixel integration included; pixel */
+    double peak, edge;         /* sigma */
+    double grow_peak, grow_edge; /* sigma */
+    double relative;           /* of the pixel's excess, added to its noise in the edge test: error of flat and PSF */
+    int64_t rounds;            /* of growing at most */
+    int64_t margin;            /* pixels so near to saturated ones are never hit; pixel */
+    uint32_t skip_bits, saturated_bit, hit_bit;
+} rsp_cosmic_options;
+/*   out_n_hit: pixels newly marked.  RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *options, const float *restrict image,
+        const float *restrict variance, const float *restrict sky, uint32_t *restrict mask, int64_t *restrict out_n_hit);
+
 /* ---- interpolate ------------------------------------------------------------------------------------------- */
 
 /* Fill the pixels that have one of `fill_bits` from good neighbours, and set `done_bit` in their mask.

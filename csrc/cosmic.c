@@ -1,0 +1,197 @@
+/* cosmic.c: cosmic rays by a directional Laplacian which the PSF bounds. One vectorised sweep over the image finds the few
+ * pixels that may be hit (bound by arithmetic: four directions, some 40 operations per pixel); all the rest looks at those
+ * pixels and their neighbours only.
+ *
+ * With p a pixel less its sky and m the mean of two opposite neighbours at distance d, a Gaussian PSF of width s gives
+ * m / p = exp(-d^2 / 2 s^2) cosh(d x / s^2) at a distance x from its centre along that direction: never less than
+ * r = exp(-d^2 / 2 s^2). The bound m >= r p is linear, so it holds for every sum of PSFs: for stars of any brightness,
+ * blends and galaxies. Where p - m / r is positive beyond the noise, the light did not come through the telescope.
+ * After van Dokkum (2001, PASP 113, 1420): his Laplacian is the case r = 1, his fine structure is replaced by the bound. */
+#include "internal.h"
+
+enum { DIRECTIONS = 4, FIRST_LIST = 1024 };
+
+/* Right, down, and the two diagonals: one neighbour of each opposite pair. */
+static const int STEP_X[DIRECTIONS] = {1, 0, 1, 1}, STEP_Y[DIRECTIONS] = {0, 1, 1, -1};
+
+typedef struct {
+    int64_t ny, nx;
+    const rsp_cosmic_options *options;
+    const float *image, *variance, *sky;
+    uint32_t *mask;
+    double slope[DIRECTIONS]; /* 1 / r of each direction */
+} cosmic_state;
+
+typedef struct {
+    int64_t *index;
+    int64_t n, capacity;
+} pixel_list;
+
+static int append(pixel_list *list, int64_t index) {
+    if (list->n == list->capacity) {
+        const int64_t capacity = rsp_max(FIRST_LIST, 2 * list->capacity);
+        int64_t *grown = realloc(list->index, (size_t)capacity * sizeof *grown);
+        if (!grown) return 0;
+        list->index = grown;
+        list->capacity = capacity;
+    }
+    list->index[list->n++] = index;
+    return 1;
+}
+
+/* Mark in out_maybe what passes the two tests of is_hit() with all pairs as they are; rows y-1 and y+1 exist. A little more
+ * passes here than there, for the last bits of float arithmetic depend on the machine. */
+RSP_SIMD static void sweep_row(const cosmic_state *state, int64_t y, uint8_t *restrict out_maybe) {
+    const int64_t nx = state->nx;
+    const float *image = state->image + y * nx, *variance = state->variance + y * nx, *sky = state->sky + y * nx;
+    const float slack = 0.999f;
+    const float peak = slack * (float)(state->options->peak * state->options->peak);
+    const float edge = slack * (float)(state->options->edge * state->options->edge);
+    const float relative = (float)(state->options->relative * state->options->relative);
+    const float axis = (float)state->slope[0], diagonal = (float)state->slope[2];
+#pragma omp simd
+    for (int64_t x = 1; x < nx - 1; x++) {
+        const float s = sky[x], p = image[x] - s, own = variance[x] + relative * p * p;
+        int hit = 0;
+#define TEST(slope, step) do {                                                                                            \
+            const float excess = p - (slope) * (0.5f * (image[x + (step)] + image[x - (step)]) - s);                      \
+            const float noise = own + 0.25f * (slope) * (slope) * (variance[x + (step)] + variance[x - (step)]);          \
+            hit |= (excess > 0) & (excess * excess > edge * noise);                                                       \
+        } while (0)
+        TEST(axis, 1);
+        TEST(axis, nx);
+        TEST(diagonal, nx + 1);
+        TEST(diagonal, nx - 1);
+#undef TEST
+        out_maybe[x] = (uint8_t)(hit & (p > 0) & (p * p > peak * variance[x]));
+    }
+}
+
+/* Usable: inside the image, none of the bits, finite. */
+static inline int usable(const cosmic_state *state, int64_t x, int64_t y, uint32_t bits) {
+    if (x < 0 || y < 0 || x >= state->nx || y >= state->ny) return 0;
+    const int64_t i = y * state->nx + x;
+    return !(state->mask[i] & bits) && isfinite(state->image[i]) && isfinite(state->variance[i]);
+}
+
+/* Excess over the sky and its variance of a neighbour. One that is hit itself counts as the mean of its own neighbours that
+ * are not, with their mean variance. Returns 0 where there is nothing to go by. */
+static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *out_value, double *out_variance) {
+    const uint32_t skip = state->options->skip_bits, hit = state->options->hit_bit;
+    if (!usable(state, x, y, skip)) return 0;
+    const int64_t nx = state->nx, here = y * nx + x;
+    *out_value = (double)state->image[here] - state->sky[here];
+    *out_variance = state->variance[here];
+    if (!(state->mask[here] & hit)) return 1;
+    double value = 0, variance = 0;
+    int n = 0;
+    for (int64_t v = y - 1; v <= y + 1; v++)
+        for (int64_t u = x - 1; u <= x + 1; u++) {
+            if (!usable(state, u, v, skip | hit)) continue;
+            value += (double)state->image[v * nx + u] - state->sky[v * nx + u];
+            variance += state->variance[v * nx + u];
+            n++;
+        }
+    if (n == 0) return 0;
+    *out_value = value / n;
+    *out_variance = variance / n;
+    return 1;
+}
+
+/* The two tests: p stands `peak` sigma above the sky, and in some direction `edge` sigma above what the PSF allows. Edges of
+ * saturated stars and bleed trails are no optics: pixels within `margin` of saturated ones are never hit. */
+static int is_hit(const cosmic_state *state, int64_t x, int64_t y, double peak, double edge) {
+    const rsp_cosmic_options *options = state->options;
+    if (!usable(state, x, y, options->skip_bits | options->hit_bit)) return 0;
+    const int64_t i = y * state->nx + x;
+    const double p = (double)state->image[i] - state->sky[i], variance = state->variance[i];
+    if (!(p > 0 && p * p > peak * peak * variance)) return 0;
+    int found = 0;
+    for (int k = 0; k < DIRECTIONS && !found; k++) {
+        double a, b, variance_a, variance_b;
+        if (!neighbour(state, x + STEP_X[k], y + STEP_Y[k], &a, &variance_a)) continue;
+        if (!neighbour(state, x - STEP_X[k], y - STEP_Y[k], &b, &variance_b)) continue;
+        const double slope = state->slope[k], excess = p - 0.5 * slope * (a + b);
+        const double noise = variance + options->relative * options->relative * p * p
+                             + 0.25 * slope * slope * (variance_a + variance_b);
+        found = excess > 0 && excess * excess > edge * edge * noise;
+    }
+    if (!found) return 0;
+    for (int64_t v = rsp_max(0, y - options->margin); v <= rsp_min(state->ny - 1, y + options->margin); v++)
+        for (int64_t u = rsp_max(0, x - options->margin); u <= rsp_min(state->nx - 1, x + options->margin); u++)
+            if (state->mask[v * state->nx + u] & options->saturated_bit) return 0;
+    return 1;
+}
+
+/* All pixels that pass by themselves, in order. The border, where the sweep has no neighbours, is tested pixel by pixel. */
+static int seeds(const cosmic_state *state, uint8_t *maybe, pixel_list *list) {
+    const rsp_cosmic_options *options = state->options;
+    const int64_t ny = state->ny, nx = state->nx;
+    for (int64_t y = 0; y < ny; y++) {
+        const int inner = y > 0 && y < ny - 1;
+        memset(maybe, !inner, (size_t)nx);
+        maybe[0] = maybe[nx - 1] = 1;
+        if (inner) sweep_row(state, y, maybe);
+        for (int64_t x = 0; x < nx; x++) {
+            uint64_t eight;
+            while (x + 8 <= nx && (memcpy(&eight, maybe + x, 8), eight == 0)) x += 8;
+            if (x >= nx || !maybe[x]) continue;
+            if (is_hit(state, x, y, options->peak, options->edge) && !append(list, y * nx + x)) return 0;
+        }
+    }
+    return 1;
+}
+
+/* Set the hit bit of the list's pixels from `first` on, dropping those that have it already. */
+static void mark(const cosmic_state *state, pixel_list *list, int64_t first) {
+    int64_t n = first;
+    for (int64_t k = first; k < list->n; k++) {
+        uint32_t *mask = &state->mask[list->index[k]];
+        if (*mask & state->options->hit_bit) continue;
+        *mask |= state->options->hit_bit;
+        list->index[n++] = list->index[k];
+    }
+    list->n = n;
+}
+
+/* Try the neighbours of the pixels [first, last) of the list; what passes is appended, and marked once all are tried. */
+static int grow(const cosmic_state *state, pixel_list *list, int64_t first, int64_t last) {
+    const rsp_cosmic_options *options = state->options;
+    for (int64_t k = first; k < last; k++) {
+        const int64_t y = list->index[k] / state->nx, x = list->index[k] % state->nx;
+        for (int64_t v = y - 1; v <= y + 1; v++)
+            for (int64_t u = x - 1; u <= x + 1; u++)
+                if (is_hit(state, u, v, options->grow_peak, options->grow_edge) && !append(list, v * state->nx + u)) return 0;
+    }
+    mark(state, list, last);
+    return 1;
+}
+
+RSP_API rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *options, const float *restrict image,
+                              const float *restrict variance, const float *restrict sky, uint32_t *restrict mask,
+                              int64_t *restrict out_n_hit) {
+    RSP_CHECK(ny > 0 && nx > 0, RSP_BAD_SHAPE);
+    RSP_CHECK(options->peak > 0 && options->edge > 0 && options->grow_peak > 0 && options->grow_edge > 0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->sigma > 0 && options->relative >= 0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->margin >= 0 && options->rounds >= 0 && options->hit_bit != 0, RSP_BAD_ARGUMENT);
+    const double axis = exp(0.5 / (options->sigma * options->sigma)), diagonal = axis * axis;
+    const cosmic_state state = {ny, nx, options, image, variance, sky, mask, {axis, axis, diagonal, diagonal}};
+    rsp_status status = RSP_OK;
+    pixel_list list = {0};
+    *out_n_hit = 0;
+    uint8_t *maybe = malloc((size_t)nx);
+    RSP_NEED(maybe, RSP_NO_MEMORY);
+    RSP_NEED(seeds(&state, maybe, &list), RSP_NO_MEMORY);
+    mark(&state, &list, 0);
+    int64_t first = 0;
+    for (int64_t round = 0; round < options->rounds && first < list.n; round++) {
+        const int64_t last = list.n;
+        RSP_NEED(grow(&state, &list, first, last), RSP_NO_MEMORY);
+        first = last;
+    }
+    *out_n_hit = list.n;
+done:
+    free(maybe);
+    free(list.index);
+    return status;
+}

@@ -1,0 +1,64 @@
+"""Slow twin of csrc/cosmic.c: the same tests on whole planes, in double precision."""
+
+import numpy as np
+
+PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns) to one neighbour of each opposite pair
+
+
+def find_hits(image, mask, variance, sky, options):
+    """(mask, number of pixels newly hit); the inputs stay."""
+    out = mask.copy()
+    frontier = passes(image, out, variance, sky, options, options.peak, options.edge)
+    out[frontier] |= options.hit_bit
+    n = frontier.sum()
+    for _ in range(options.rounds):
+        near = dilated(frontier, 1)
+        frontier = near & passes(image, out, variance, sky, options, options.grow_peak, options.grow_edge)
+        out[frontier] |= options.hit_bit
+        n += frontier.sum()
+    return out, n
+
+
+def passes(image, mask, variance, sky, options, peak, edge):
+    """(ny, nx) bool: pixels that pass the peak and the edge test and are far from saturated ones."""
+    hit = mask & options.hit_bit != 0
+    good = (mask & options.skip_bits == 0) & np.isfinite(image) & np.isfinite(variance)
+    excess = np.where(good, image.astype(float) - sky, np.nan)
+    noise = np.where(good, variance.astype(float), np.nan)
+    value, spread = replaced(excess, noise, good, hit)
+    steep = np.zeros(image.shape, bool)
+    for rows, columns in PAIRS:
+        slope = np.exp(0.5 * (rows**2 + columns**2) / options.sigma**2)
+        pair = shifted(value, rows, columns) + shifted(value, -rows, -columns)
+        above = excess - 0.5 * slope * pair
+        total = noise + (options.relative * excess) ** 2 + 0.25 * slope**2 * (
+            shifted(spread, rows, columns) + shifted(spread, -rows, -columns))
+        with np.errstate(invalid="ignore"):
+            steep |= (above > 0) & (above**2 > edge**2 * total)
+    with np.errstate(invalid="ignore"):
+        bright = (excess > 0) & (excess**2 > peak**2 * noise)
+    return good & ~hit & steep & bright & ~dilated(mask & options.saturated_bit != 0, options.margin)
+
+
+def replaced(excess, noise, good, hit):
+    """Hit pixels take the mean of their good neighbours that are not hit; NaN where there are none."""
+    use = good & ~hit
+    offsets = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
+    count = sum(np.nan_to_num(shifted(use.astype(float), *offset)) for offset in offsets)
+    means = [sum(np.nan_to_num(shifted(np.where(use, plane, 0.0), *offset)) for offset in offsets) /
+             np.where(count > 0, count, np.nan) for plane in (excess, noise)]
+    return tuple(np.where(hit & good, mean, plane) for mean, plane in zip(means, (excess, noise)))
+
+
+def shifted(plane, rows, columns):
+    """The plane's value `rows`, `columns` away; NaN beyond the border."""
+    ny, nx = plane.shape
+    reach = max(abs(rows), abs(columns))
+    padded = np.pad(plane, reach, constant_values=np.nan)
+    return padded[reach + rows:reach + rows + ny, reach + columns:reach + columns + nx]
+
+
+def dilated(plane, reach):
+    """Pixels within `reach` (square) of a set one."""
+    return sum(np.nan_to_num(shifted(plane.astype(float), j, i))
+               for j in range(-reach, reach + 1) for i in range(-reach, reach + 1)) > 0
