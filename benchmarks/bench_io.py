@@ -41,7 +41,8 @@ def main() -> None:
     size = image.nbytes / 1e6
     folder = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     files = {name: os.path.join(folder, f"{name}.h5") for name in ("image", "variance", "mask", "exact")}
-    made = {"image": (image, "noise"), "variance": (variance, "variance"), "mask": (mask, "exact"), "exact": (image, "exact")}
+    made = {"image": (image, "noise"), "variance": (variance, "variance"), "mask": (mask, "exact"),
+            "exact": (image, "exact")}
 
     def write(name):
         array, kind = made[name]
@@ -74,7 +75,7 @@ def main() -> None:
     if "peer: fitsio Rice q=4" in runs:
         reads["peer: fitsio Rice, read"] = lambda: fitsio.read(rice)
     seconds |= interleave(reads)
-    print(f"{side} x {side} float32, {size:.0f} MB; MB/s of float32 on one core, ratio to the Rice peer, size of the file")
+    print(f"{side} x {side} float32, {size:.0f} MB; MB/s of float32 on one core, ratio to the Rice peer, size of file")
     for name, took in seconds.items():
         took = took * 8 if name.startswith("gzip") else took
         peer = seconds.get("peer: fitsio Rice, read" if "read" in name else "peer: fitsio Rice q=4")

@@ -24,12 +24,13 @@ def rsp_data():
 
 @pytest.fixture
 def mpirun(tmp_path):
-    """Start `mpirun -n ranks python args...` as users do; (exit code, output). pytest itself never runs under mpirun."""
+    """Start `mpirun -n ranks python args...` as users do; (exit code, output). pytest never runs under mpirun."""
 
     def run(ranks, *args, timeout=60, env=None):
         command = [str(Path(sys.executable).with_name("mpirun")), "-n", str(ranks), sys.executable, *map(str, args)]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths, **(env or {})}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths,
+                       **(env or {})}
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         try:

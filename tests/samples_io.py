@@ -69,7 +69,8 @@ def same(first, second) -> bool:
     if isinstance(first, np.ndarray):
         return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
     if isinstance(first, Catalogue):
-        return [_plain(c) for c in first.columns.values()] == [_plain(c) for c in second.columns.values()] and all(same(first[name], second[name]) for name in first.columns)
+        columns = [[_plain(column) for column in table.columns.values()] for table in (first, second)]
+        return columns[0] == columns[1] and all(same(first[name], second[name]) for name in first.columns)
     if hasattr(first, "__dataclass_fields__"):
         return type(first) is type(second) and all(
             same(getattr(first, name), getattr(second, name)) for name in first.__dataclass_fields__)

@@ -105,7 +105,8 @@ class RunLock:
     """Held by rank 0 while a run writes to an output folder; a second run stops with a ConfigError that says who it is.
 
     The lock is a file `.lock` made with O_EXCL, whose owner refreshes its time. It is taken over when its owner is
-    dead: a process of this host that no longer runs, an earlier life of the same Slurm job, or no sign of life for 150 s.
+    dead: a process of this host that no longer runs, an earlier life of the same Slurm job, or no sign of life for
+    150 s.
     """
 
     def __init__(self, folder: str | Path):
@@ -140,7 +141,7 @@ class RunLock:
         return True
 
     def _take_over(self) -> None:
-        """Remove a dead owner's lock, ConfigError if the owner lives; one at a time: `.lock.guard` is held meanwhile."""
+        """Remove a dead owner's lock, ConfigError if the owner lives; `.lock.guard` is held meanwhile."""
         guard = self.path.with_name(".lock.guard")
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

@@ -1,4 +1,4 @@
-"""HDF5 attributes: text of fixed length, so that it lies in the object's header under its check sum; numbers as they are.
+"""HDF5 attributes: numbers as they are, text of fixed length, so that it lies under the object header's check sum.
 
 (Text of variable length goes to HDF5's global heap, which has no check sum: a changed byte there is not seen.)
 """

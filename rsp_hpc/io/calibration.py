@@ -88,7 +88,8 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
         flats = list(file.get("flats", ()))
         if band and flats and band not in flats:
             raise BadData(f"detector {Path(path).stem} has no flat in band {band}: "
-                          f"its flats are {', '.join(sorted(flats))}; add flat frames of {band} and run calibs, or leave the band out")
+                          f"its flats are {', '.join(sorted(flats))}; add flat frames of {band} and run calibs, "
+                          "or leave the band out")
         planes = {name: read_pixels(file[name]) if name in file else None for name in ("bias", "dark", "defects")}
         if planes["defects"] is not None:
             planes["defects"] = planes["defects"].astype(bool)

@@ -1,8 +1,8 @@
 """Products as files of other programs: images as FITS (IMAGE, MASK, VARIANCE), tables as FITS or Parquet.
 
 The HDUs and the mask cards MSKNnnnn (name), MSKMnnnn (value), MSKDnnnn (meaning) are those of Rubin's image format, so
-that ds9, Firefly and their tools find the planes. Unknown variance is NaN there (CFITSIO has no infinity). The origin of a
-patch stands as the alternate WCS 'A'.
+that ds9, Firefly and their tools find the planes. Unknown variance is NaN there (CFITSIO has no infinity). The origin
+of a patch stands as the alternate WCS 'A'.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _facts(file, group) -> dict[str, Any]:
 
 
 def export_table(path: str | Path, name: str, target: str | Path) -> None:
-    """Write a table of a product ('sources', 'objects', '<band>/<patch>/inputs') as FITS or Parquet, by the target's name.
+    """Write a table ('sources', 'objects', '<band>/<patch>/inputs') as FITS or Parquet, by the target's name.
 
     Raises
     ------

@@ -16,7 +16,7 @@ EncodedImage = tuple[EncodedDataset, EncodedDataset, EncodedDataset]
 
 
 def encode_image(image: MaskedImage, *, exact: bool, seed: int = 0, q: float = 4.0) -> EncodedImage:
-    """Compress the planes: without loss, or the image to 1/q of its noise and the variance to 10 bits; the mask exactly."""
+    """Compress the planes: exactly, or the image to 1/q of its noise and the variance to 10 bits."""
     step = float("nan") if exact else noise_level(image) / q
     return (encode(image.image, "exact" if exact else "noise", step=step, seed=seed, unit=image.unit, doc="image"),
             encode(image.variance, "exact" if exact else "variance", unit=f"{image.unit}^2", doc="inf is unknown"),

@@ -1,8 +1,8 @@
 """Pixels in HDF5: any rank compresses chunks, the leader appends them as they are; and the way back.
 
-Chunks are bands of rows, blosc2 frames (HDF5 filter 32026; bitshuffle, integers by zstd level 1, floats by lz4, which is
-three times as fast at the same size), so that any HDF5 tool with that filter (`import hdf5plugin`) reads the dataset; this
-module decodes them with blosc2 alone. Each dataset carries the CRC-32 of each chunk. Three kinds:
+Chunks are bands of rows, blosc2 frames (HDF5 filter 32026; bitshuffle, integers by zstd level 1, floats by lz4, which
+is three times as fast at the same size), so that any HDF5 tool with that filter (`import hdf5plugin`) reads the
+dataset; this module decodes them with blosc2 alone. Each dataset carries the CRC-32 of each chunk. Three kinds:
 
 exact     the array as it is (coadds, masks, flats)
 noise     float32 -> int32 in steps of noise/q with subtractive dither; noise grows by 1/(24 q^2): 0.26 % at q = 4
@@ -117,8 +117,8 @@ def _frame(band: np.ndarray) -> bytes:
 
     size = band.itemsize
     codec, level = CODECS[band.dtype.kind == "f"]
-    parameters = {"codec": blosc2.Codec(codec), "clevel": level, "typesize": size, "nthreads": 1, "blocksize": BLOCK_BYTES,
-                  "filters": [blosc2.Filter.BITSHUFFLE]}
+    parameters = {"codec": blosc2.Codec(codec), "clevel": level, "typesize": size, "nthreads": 1,
+                  "blocksize": BLOCK_BYTES, "filters": [blosc2.Filter.BITSHUFFLE]}
     raw = band.reshape(-1).view(np.uint8)
     chunk = blosc2.SChunk(chunksize=band.nbytes, data=raw, cparams=parameters, contiguous=True)
     return chunk.to_cframe()
@@ -163,7 +163,8 @@ class _Quantiser:
     def __init__(self, step: float, seed: int, width: int):
         self.step = step
         table, self.starts = _dither(int(seed))
-        self.windows = np.lib.stride_tricks.sliding_window_view(np.resize(table, TABLE + width) - np.float32(0.5), width)
+        around = np.resize(table, TABLE + width) - np.float32(0.5)
+        self.windows = np.lib.stride_tricks.sliding_window_view(around, width)
         self.rows = max(1, BLOCK_BYTES // max(1, 2 * width))
 
     def _blocks(self, band: np.ndarray, y0: int):
@@ -250,7 +251,7 @@ def append(group, name: str, encoded: EncodedDataset):
         low.write_direct_chunk((i * encoded.chunks[0], *tail), encoded.data[start:end])
         start = end
     dataset = h5py.Dataset(low)
-    put(dataset, **{key: value for key, value in encoded.attributes.items() if not (isinstance(value, str) and not value)})
+    put(dataset, **{key: value for key, value in encoded.attributes.items() if not isinstance(value, str) or value})
     return dataset
 
 

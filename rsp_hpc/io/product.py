@@ -1,8 +1,8 @@
 """What every product file has in common: its header, its identity, its version; opening and writing it safely.
 
 FORMAT_VERSION policy: a reader opens every version up to its own; a change that old readers would misread raises
-the number; added groups, columns or attributes do not. Bytes are HDF5 of library version 1.10 or newer, whose metadata carry
-check sums; datasets carry their own (`pixels`, `records`).
+the number; added groups, columns or attributes do not. Bytes are HDF5 of library version 1.10 or newer, whose
+metadata carry check sums; datasets carry their own (`pixels`, `records`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from .attributes import get, put, values
 from .pixels import FILTER, read_pixels
 from .records import read_array, write_array
 
-__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity", "identity_of",
-           "mask_planes", "open_product", "read_header", "with_planes", "write_parts"]
+__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity",
+           "identity_of", "mask_planes", "open_product", "read_header", "with_planes", "write_parts"]
 
 FORMAT_VERSION = 1
 LIBRARY = ("v110", "v110")
+DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
+          MemoryError)
+"""What HDF5 and h5py raise at damaged files (UnicodeError is a ValueError)."""
 SKIPPED = {"provenance"}
 SKIPPED_ATTRIBUTES = {"crc32"}
 
@@ -157,8 +160,7 @@ def guarded(path: str | Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise BadData(f"{path}: is missing; run the stage that makes it") from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError,
-            UnicodeError) as error:
+    except DAMAGE as error:
         text = " ".join(str(error).split())[:120]
         raise BadData(f"{path}: damaged ({text}); delete it and start the stage again") from None
 

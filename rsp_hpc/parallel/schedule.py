@@ -1,8 +1,8 @@
 """Self-scheduling: parts over the ranks of a team, units over teams; every rank computes, none is lost to a manager.
 
 Rank 0 of a team (its leader) computes like the others, while a thread of it hands out parts, largest first, and takes
-in results; kernels release the interpreter's lock, so an answer takes milliseconds. A part that fails becomes a row of the
-failure table, its team goes on. What a unit does with its results is independent of the order in which they come.
+in results; kernels release the interpreter's lock, so an answer takes milliseconds. A part that fails becomes a row of
+the failure table, its team goes on. What a unit does with its results is independent of the order in which they come.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ def test_the_second_run_says_who_holds_the_output(tmp_path):
 
 
 def test_a_killed_run_leaves_no_lock_behind_it(tmp_path):
-    code = "import sys, time; from rsp_hpc.io.atomic import RunLock; RunLock(sys.argv[1]).__enter__(); print('in', flush=True)"
+    code = ("import sys, time; from rsp_hpc.io.atomic import RunLock; RunLock(sys.argv[1]).__enter__(); "
+            "print('in', flush=True)")
     owner = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)", tmp_path], stdout=subprocess.PIPE,
                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert owner.stdout.readline() == b"in\n"

@@ -30,7 +30,8 @@ def files(tmp_path_factory):
         for part in (visit_detector("D0", 0), visit_detector("D1", 1)):
             writer.append(format.encode_visit_detector(part))
         writer.note([Part("D0", 2.5, 10**8), Part("D2", 0.1, 10**8, "BadData: truncated")])
-    with coadd.CoaddWriter(folder / "coadds.h5", Header("coadds", "abc"), RingsSkyMap(SkyMapConfig()).tract(9813)) as writer:
+    tract = RingsSkyMap(SkyMapConfig()).tract(9813)
+    with coadd.CoaddWriter(folder / "coadds.h5", Header("coadds", "abc"), tract) as writer:
         writer.append(coadd.encode_coadd(12, sample_coadd("r")))
     with calibration.CalibrationWriter(folder / "D0.h5", Header("calibs", "abc")) as writer:
         flat = np.full((30, 40), 0.9, np.float32)
@@ -104,8 +105,12 @@ def test_what_cannot_is_said(files, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="must end in .fits"):
         export_table(files / "1234567.h5", "sources", tmp_path / "a.csv")
     real = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__",
-                        lambda name, *rest: (_ for _ in ()).throw(ImportError(name)) if "pyarrow" in name else real(name, *rest))
+
+    def without_pyarrow(name, *rest):
+        if "pyarrow" in name:
+            raise ImportError(name)
+        return real(name, *rest)
+    monkeypatch.setattr(builtins, "__import__", without_pyarrow)
     with pytest.raises(ConfigError, match="needs pyarrow: pip install"):
         export_table(files / "1234567.h5", "sources", tmp_path / "a.parquet")
     assert list(tmp_path.iterdir()) == []
@@ -113,8 +118,9 @@ def test_what_cannot_is_said(files, tmp_path, monkeypatch):
 
 def test_show(files, tmp_path):
     text = describe(files / "1234567.h5")
-    for wanted in ("visit, format version 1", "2 ranks", "MISSING D2: BadData: truncated", "detectors/", "70 x 90 float32",
-                   "with dither", "table of 35 rows, 4 columns", "psfFlux float32 [electron]  PSF flux",
+    for wanted in ("visit, format version 1", "2 ranks", "MISSING D2: BadData: truncated", "detectors/",
+                   "70 x 90 float32", "with dither",
+                   "table of 35 rows, 4 columns", "psfFlux float32 [electron]  PSF flux",
                    "export 1234567.h5 sources.fits --table sources"):
         assert wanted in text, wanted
     assert "r/" in describe(files / "coadds.h5") and "flats/" in describe(files / "D0.h5")

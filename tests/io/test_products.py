@@ -37,11 +37,13 @@ def patch_objects(patch: int, n: int, bands: str = "gr") -> Catalogue:
     rng = np.random.default_rng(patch)
     columns = [Column("objectId", "i8", "", "number"), Column("patch", "i8", "", "patch"),
                Column("detect_isPrimary", "bool", "", "appears here and nowhere else")]
-    arrays = {"objectId": patch * 1000 + np.arange(n), "patch": np.full(n, patch), "detect_isPrimary": rng.random(n) < 0.5}
+    arrays = {"objectId": patch * 1000 + np.arange(n), "patch": np.full(n, patch),
+              "detect_isPrimary": rng.random(n) < 0.5}
     for band in bands:
-        columns += [Column(f"{band}_psfFlux", "f4", "nJy", "PSF flux"), Column(f"{band}_psfFlux_flag", "bool", "", "failed"),
-                    Column(f"{band}_n", "i4", "", "inputs")]
-        arrays |= {f"{band}_psfFlux": rng.random(n), f"{band}_psfFlux_flag": np.zeros(n, bool), f"{band}_n": np.full(n, 3)}
+        columns += [Column(f"{band}_psfFlux", "f4", "nJy", "PSF flux"),
+                    Column(f"{band}_psfFlux_flag", "bool", "", "failed"), Column(f"{band}_n", "i4", "", "inputs")]
+        arrays |= {f"{band}_psfFlux": rng.random(n), f"{band}_psfFlux_flag": np.zeros(n, bool)}
+        arrays |= {f"{band}_n": np.full(n, 3)}
     return Catalogue(columns, arrays)
 
 
@@ -58,8 +60,8 @@ def test_objects_are_ordered_by_patch_and_have_the_same_columns(tmp_path):
     assert hash_of(path) == hash_of(other)
     table = objects.read_objects(path)
     assert table["patch"].tolist() == [3] * 4 + [44] * 6
-    assert list(table.columns) == ["objectId", "patch", "detect_isPrimary", "g_psfFlux", "g_psfFlux_flag", "g_n", "r_psfFlux",
-                                   "r_psfFlux_flag", "r_n"]
+    assert list(table.columns) == ["objectId", "patch", "detect_isPrimary", "g_psfFlux", "g_psfFlux_flag", "g_n",
+                                   "r_psfFlux", "r_psfFlux_flag", "r_n"]
     assert np.isnan(table["g_psfFlux"][:4]).all() and table["g_psfFlux_flag"][:4].all() and not table["g_n"][:4].any()
     assert np.array_equal(table["g_psfFlux"][4:], parts[0]["g_psfFlux"]) and not table["r_psfFlux_flag"].any()
     assert objects.read_bands(path) == ("g", "r") and table.columns["g_psfFlux"].unit == "nJy"
@@ -88,8 +90,10 @@ def test_primary_flags_can_be_replaced_and_nothing_else_changes(tmp_path):
     with pytest.raises(BadData, match="column patch"):
         objects.replace_columns(path, {"patch": np.arange(3)})
     assert hash_of(path) == content and [p.name for p in tmp_path.iterdir()] == ["a.h5"]
-    direct = write_objects(tmp_path / "b.h5", [patch_objects(44, 6), patch_objects(3, 4)], lambda rows: rows.with_columns(
-        [rows.columns["detect_isPrimary"]], {"detect_isPrimary": np.isin(rows["objectId"], [44002, 3001])}))
+    def settle(rows):
+        return rows.with_columns([rows.columns["detect_isPrimary"]],
+                                 {"detect_isPrimary": np.isin(rows["objectId"], [44002, 3001])})
+    direct = write_objects(tmp_path / "b.h5", [patch_objects(44, 6), patch_objects(3, 4)], settle)
     assert hash_of(direct) == content
 
 
@@ -110,7 +114,8 @@ def test_calibration(tmp_path):
     bias, dark, flat = (rng.random((40, 30)).astype(np.float32) for _ in range(3))
     flat[3, 3] = np.nan
     path = write_calibration(tmp_path / "S00.h5", {
-        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1")), "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"))})
+        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1")),
+        "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"))})
     back = calibration.read_calibration(path, "r")
     assert np.array_equal(back.flat, flat, equal_nan=True) and np.array_equal(back.bias, bias)
     assert back.defects.dtype == bool and np.array_equal(back.defects, bias > 0.9) and back.inputs == ("b1", "f1")
@@ -125,7 +130,8 @@ def test_calibration(tmp_path):
 def test_a_camera_with_darks_only(tmp_path):
     path = write_calibration(tmp_path / "a.h5", {"": Calibration(dark=np.ones((3, 4), np.float32), inputs=("d",))})
     back = calibration.read_calibration(path, "r")
-    assert back.bias is None and back.flat is None and back.defects is None and back.dark.sum() == 12 and back.inputs == ("d",)
+    assert (back.bias, back.flat, back.defects) == (None, None, None)
+    assert back.dark.sum() == 12 and back.inputs == ("d",)
 
 
 def test_frames_of_different_shape_are_damage(tmp_path):

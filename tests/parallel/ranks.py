@@ -96,13 +96,14 @@ def stopping(comm, folder):
     stop = StopRequest(folder)
 
     def work(part):
+        time.sleep(0.02)
         if part == 2:
             open(os.path.join(folder, "stop"), "w").close()
             time.sleep(1.1)
         return part
 
     done = []
-    outcome = run_parts(comm, list(range(200)), [200.0 - i for i in range(200)], lambda p: (time.sleep(0.02), work(p))[1],
+    outcome = run_parts(comm, list(range(200)), [200.0 - i for i in range(200)], work,
                         lambda part, result: done.append(part), stop)
     return {"stopped": comm.bcast(outcome.stopped), "some": 3 <= len(done) < 200 if comm.rank == 0 else None}
 
