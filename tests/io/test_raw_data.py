@@ -211,7 +211,7 @@ def test_lco(rsp_data):
     assert [(entry.verdict, entry.exposure.kind, entry.exposure.band) for entry in files] == [("ok", "science", "w")]
     raw = read_raw_detector(files, camera, "CCD")
     assert [amplifier.gain for amplifier in raw.detector.amplifiers] == [6.42, 6.23, 6.27, 6.26]
-    assert raw.exposure.visit == 202110070042 and raw.wcs.pixel_scale == pytest.approx(0.778, rel=1e-3)
+    assert raw.exposure.visit == 2021100700042 and raw.wcs.pixel_scale == pytest.approx(0.778, rel=1e-3)
     image = assembled(raw)
     rest = image - np.median(image)
     for turned in (rest, rest.T):
