@@ -2,8 +2,10 @@
  *
  * Footprints by runs and union-find. Peaks by topological persistence (Edelsbrunner, Letscher & Zomorodian 2002): every
  * local maximum owns the pixels that climb to it; where two such basins touch lies their saddle; a maximum counts only
- * if it stands out from the saddle towards a higher one. Touches the few pixels inside footprints; bound by memory. */
+ * if it stands out from the saddle towards a higher one. This is done on the filtered image, not on its S/N. Touches the few pixels inside footprints; bound by memory. */
 #include "internal.h"
+
+enum { FLAT_REACH = 40 }; /* a flat top is looked at this far, pixel */
 
 typedef struct {
     int64_t y, x0, x1; /* half open */
@@ -135,7 +137,7 @@ typedef struct {
 
 typedef struct { /* the maxima of one footprint, and what became of them */
     int64_t *pixel;
-    float *snr;
+    float *level, *snr;
     int32_t *chief; /* union-find: the highest maximum of the merged ones */
     int32_t *into;  /* itself if kept, else the maximum that took it over */
     int64_t n, room;
@@ -171,49 +173,61 @@ static rsp_status add_pass(pass_table *table, int32_t a, int32_t b, float saddle
 }
 
 /* The pixel that a pixel climbs to: the highest of the 3x3 about it inside the image; of equals the first. */
-static int64_t climb(const float *restrict snr, int64_t ny, int64_t nx, int64_t y, int64_t x) {
+static int64_t climb(const float *restrict level, int64_t ny, int64_t nx, int64_t y, int64_t x) {
     int64_t best = y * nx + x;
     for (int64_t j = rsp_max(0, y - 1); j <= rsp_min(ny - 1, y + 1); j++)
         for (int64_t i = rsp_max(0, x - 1); i <= rsp_min(nx - 1, x + 1); i++) {
             const int64_t p = j * nx + i;
-            if (snr[p] > snr[best] || (snr[p] == snr[best] && p < best)) best = p;
+            if (level[p] > level[best] || (level[p] == level[best] && p < best)) best = p;
         }
     return best;
 }
 
-static rsp_status add_maximum(maxima *all, int64_t pixel, float snr) {
+static rsp_status add_maximum(maxima *all, int64_t pixel, float level, float snr) {
     if (all->n == all->room) {
         const int64_t room = 2 * all->room + 64;
         int64_t *pixels = realloc(all->pixel, (size_t)room * sizeof *pixels);
         if (pixels) all->pixel = pixels;
+        float *levels = realloc(all->level, (size_t)room * sizeof *levels);
+        if (levels) all->level = levels;
         float *snrs = realloc(all->snr, (size_t)room * sizeof *snrs);
         if (snrs) all->snr = snrs;
         int32_t *chief = realloc(all->chief, (size_t)room * sizeof *chief);
         if (chief) all->chief = chief;
         int32_t *into = realloc(all->into, (size_t)room * sizeof *into);
         if (into) all->into = into;
-        if (!pixels || !snrs || !chief || !into)
+        if (!pixels || !levels || !snrs || !chief || !into)
             return rsp_fail(RSP_NO_MEMORY, "%s: %lld maxima", __func__, (long long)all->n);
         all->room = room;
     }
     all->pixel[all->n] = pixel;
+    all->level[all->n] = level;
     all->snr[all->n] = snr;
     all->chief[all->n] = all->into[all->n] = (int32_t)all->n;
     all->n++;
     return RSP_OK;
 }
 
+/* The highest of the 3x3 pixels about a pixel. */
+static float highest_near(const float *restrict plane, int64_t ny, int64_t nx, int64_t y, int64_t x) {
+    float top = plane[y * nx + x];
+    for (int64_t j = rsp_max(0, y - 1); j <= rsp_min(ny - 1, y + 1); j++)
+        for (int64_t i = rsp_max(0, x - 1); i <= rsp_min(nx - 1, x + 1); i++)
+            if (plane[j * nx + i] > top) top = plane[j * nx + i];
+    return top;
+}
+
 /* Number the maxima of a footprint; owner[] of its pixels becomes the number + 1 of the maximum they climb to. */
-static rsp_status find_basins(int64_t ny, int64_t nx, const float *snr, const int32_t *labels, int32_t label,
-                              const int32_t *box, int32_t *owner, maxima *all) {
+static rsp_status find_basins(int64_t ny, int64_t nx, const float *level, const float *snr, const int32_t *labels,
+                              int32_t label, const int32_t *box, int32_t *owner, maxima *all) {
     all->n = 0;
     for (int64_t y = box[1]; y < box[3]; y++)
         for (int64_t x = box[0]; x < box[2]; x++) {
             const int64_t p = y * nx + x;
             if (labels[p] != label) continue;
-            const int64_t up = climb(snr, ny, nx, y, x);
+            const int64_t up = climb(level, ny, nx, y, x);
             if (up == p) {
-                const rsp_status status = add_maximum(all, p, snr[p]);
+                const rsp_status status = add_maximum(all, p, level[p], highest_near(snr, ny, nx, y, x));
                 if (status != RSP_OK) return status;
                 owner[p] = (int32_t)all->n;
             } else owner[p] = -(int32_t)((up / nx - y + 1) * 3 + up % nx - x + 1) - 1; /* a step, until resolved */
@@ -236,7 +250,7 @@ static rsp_status find_basins(int64_t ny, int64_t nx, const float *snr, const in
     return RSP_OK;
 }
 
-static rsp_status find_passes(int64_t ny, int64_t nx, const float *snr, const int32_t *labels, int32_t label,
+static rsp_status find_passes(int64_t ny, int64_t nx, const float *level, const int32_t *labels, int32_t label,
                               const int32_t *box, const int32_t *owner, pass_table *table) {
     static const int64_t dy[4] = {0, 1, 1, 1}, dx[4] = {1, -1, 0, 1};
     memset(table->slots, 0, (size_t)table->room * sizeof *table->slots);
@@ -250,7 +264,7 @@ static rsp_status find_passes(int64_t ny, int64_t nx, const float *snr, const in
                 if (j >= ny || i < 0 || i >= nx) continue;
                 const int64_t q = j * nx + i;
                 if (labels[q] != label || owner[q] == owner[p]) continue;
-                const rsp_status status = add_pass(table, owner[p] - 1, owner[q] - 1, fminf(snr[p], snr[q]));
+                const rsp_status status = add_pass(table, owner[p] - 1, owner[q] - 1, fminf(level[p], level[q]));
                 if (status != RSP_OK) return status;
             }
         }
@@ -281,13 +295,14 @@ static void merge_maxima(maxima *all, pass_table *table, float threshold, float 
     for (int64_t i = 0; i < n; i++) {
         int32_t a = chief_of(all, table->slots[i].a), b = chief_of(all, table->slots[i].b);
         if (a == b) continue;
-        if (all->snr[b] > all->snr[a] || (all->snr[b] == all->snr[a] && b < a)) {
+        if (all->level[b] > all->level[a] || (all->level[b] == all->level[a] && b < a)) {
             const int32_t swap = a;
             a = b;
             b = swap;
         }
-        const float saddle = table->slots[i].saddle, drop = all->snr[b] - saddle;
-        if (!(all->snr[b] >= threshold && drop >= min_drop && drop >= contrast * saddle)) all->into[b] = a;
+        const float saddle = table->slots[i].saddle, drop = all->level[b] - saddle;
+        if (!(all->snr[b] >= threshold && drop * all->snr[b] >= min_drop * all->level[b] && drop >= contrast * saddle))
+            all->into[b] = a;
         all->chief[b] = a;
     }
 }
@@ -300,20 +315,56 @@ static double parabola_top(float left, float middle, float right) {
     return shift > 0.5 ? 0.5 : shift < -0.5 ? -0.5 : shift;
 }
 
+/* Where a maximum is: by parabolas; where the top is flat, the mean of what is nearly as high about it. */
+static void locate(int64_t ny, int64_t nx, const float *level, const int32_t *owner, int32_t own, int64_t pixel,
+                   double *restrict xy) {
+    const int64_t y = pixel / nx, x = pixel % nx;
+    const float top = level[pixel];
+    int flat = 0;
+    for (int64_t j = rsp_max(0, y - 1); j <= rsp_min(ny - 1, y + 1); j++)
+        for (int64_t i = rsp_max(0, x - 1); i <= rsp_min(nx - 1, x + 1); i++) flat += level[j * nx + i] >= 0.999f * top;
+    xy[0] = (double)x + (x > 0 && x < nx - 1 ? parabola_top(level[pixel - 1], top, level[pixel + 1]) : 0.0);
+    xy[1] = (double)y + (y > 0 && y < ny - 1 ? parabola_top(level[pixel - nx], top, level[pixel + nx]) : 0.0);
+    if (flat < 3) return;
+    double sum = 0.0, sum_x = 0.0, sum_y = 0.0;
+    for (int64_t j = rsp_max(0, y - FLAT_REACH); j <= rsp_min(ny - 1, y + FLAT_REACH); j++)
+        for (int64_t i = rsp_max(0, x - FLAT_REACH); i <= rsp_min(nx - 1, x + FLAT_REACH); i++) {
+            if (owner[j * nx + i] != own || level[j * nx + i] < 0.99f * top) continue;
+            sum += 1.0;
+            sum_x += (double)i;
+            sum_y += (double)j;
+        }
+    xy[0] = sum_x / sum;
+    xy[1] = sum_y / sum;
+}
+
 typedef struct {
-    float snr;
+    float level;
     int32_t index;
 } ranked;
 
 static int higher_peak(const void *left, const void *right) {
     const ranked *a = left, *b = right;
-    if (a->snr != b->snr) return a->snr > b->snr ? -1 : 1;
+    if (a->level != b->level) return a->level > b->level ? -1 : 1;
     return (a->index > b->index) - (a->index < b->index);
 }
 
-RSP_API rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict snr, const int32_t *restrict labels,
-                                    int64_t n_footprints, const int32_t *restrict boxes, float threshold, float min_drop,
-                                    float contrast, int64_t capacity, int32_t *restrict out_owners,
+/* Pixels of dropped maxima go to those that took them over; owner[] becomes the peak's number + 1. */
+static void give_pixels(int64_t nx, const int32_t *labels, int32_t label, const int32_t *box, const maxima *all,
+                        const int32_t *rank, int32_t *owner) {
+    for (int64_t y = box[1]; y < box[3]; y++)
+        for (int64_t x = box[0]; x < box[2]; x++) {
+            const int64_t p = y * nx + x;
+            if (labels[p] != label) continue;
+            int32_t m = owner[p] - 1;
+            while (all->into[m] != m) m = all->into[m];
+            owner[p] = rank[m];
+        }
+}
+
+RSP_API rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict level, const float *restrict snr,
+                                    const int32_t *restrict labels, int64_t n_footprints, const int32_t *restrict boxes,
+                                    float threshold, float min_drop, float contrast, int64_t capacity, int32_t *restrict out_owners,
                                     double *restrict out_xy, float *restrict out_snr, int64_t *restrict out_starts,
                                     int64_t *restrict out_n) {
     RSP_CHECK(ny > 0 && nx > 0 && n_footprints >= 0, RSP_BAD_SHAPE);
@@ -329,10 +380,10 @@ RSP_API rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restric
     for (int64_t f = 0; f < n_footprints; f++) {
         const int32_t *box = boxes + 4 * f, label = (int32_t)(f + 1);
         out_starts[f] = n;
-        status = find_basins(ny, nx, snr, labels, label, box, out_owners, &all);
+        status = find_basins(ny, nx, level, snr, labels, label, box, out_owners, &all);
         if (status != RSP_OK) goto done;
         if (all.n > 1) {
-            status = find_passes(ny, nx, snr, labels, label, box, out_owners, &table);
+            status = find_passes(ny, nx, level, labels, label, box, out_owners, &table);
             if (status != RSP_OK) goto done;
             merge_maxima(&all, &table, threshold, min_drop, contrast);
         }
@@ -343,32 +394,22 @@ RSP_API rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restric
         RSP_NEED(order_now && rank_now, RSP_NO_MEMORY);
         int64_t kept = 0;
         for (int64_t i = 0; i < all.n; i++)
-            if (all.into[i] == i) order[kept++] = (ranked){all.snr[i], (int32_t)i};
+            if (all.into[i] == i) order[kept++] = (ranked){all.level[i], (int32_t)i};
         qsort(order, (size_t)kept, sizeof *order, higher_peak);
-        for (int64_t i = 0; i < kept; i++) {
-            const int64_t p = all.pixel[order[i].index], y = p / nx, x = p % nx;
-            rank[order[i].index] = (int32_t)(n + i + 1);
-            if (n + i >= capacity) continue;
-            out_snr[n + i] = snr[p];
-            out_xy[2 * (n + i)] = (double)x + (x > 0 && x < nx - 1 ? parabola_top(snr[p - 1], snr[p], snr[p + 1]) : 0.0);
-            out_xy[2 * (n + i) + 1] =
-                (double)y + (y > 0 && y < ny - 1 ? parabola_top(snr[p - nx], snr[p], snr[p + nx]) : 0.0);
+        for (int64_t i = 0; i < kept; i++) rank[order[i].index] = (int32_t)(n + i + 1);
+        give_pixels(nx, labels, label, box, &all, rank, out_owners);
+        for (int64_t i = 0; i < kept && n + i < capacity; i++) {
+            out_snr[n + i] = all.snr[order[i].index];
+            locate(ny, nx, level, out_owners, (int32_t)(n + i + 1), all.pixel[order[i].index], out_xy + 2 * (n + i));
         }
         n += kept;
-        for (int64_t y = box[1]; y < box[3]; y++)
-            for (int64_t x = box[0]; x < box[2]; x++) {
-                const int64_t p = y * nx + x;
-                if (labels[p] != label) continue;
-                int32_t m = out_owners[p] - 1;
-                while (all.into[m] != m) m = all.into[m];
-                out_owners[p] = rank[m];
-            }
     }
     out_starts[n_footprints] = n;
     *out_n = n;
     if (n > capacity) status = rsp_fail(RSP_FULL, "%lld peaks, room for %lld", (long long)n, (long long)capacity);
 done:
     free(all.pixel);
+    free(all.level);
     free(all.snr);
     free(all.chief);
     free(all.into);

@@ -76,7 +76,8 @@ static inline __attribute__((always_inline)) void filter_row(const float *ring, 
 RSP_SIMD static void filter_tile(int64_t ny, int64_t nx, int64_t x0, int64_t x1, const float *image,
                                  const uint32_t *mask, const float *variance, uint32_t reject, uint32_t rescue,
                                  uint32_t never, separable signal, separable noise, int64_t gy, int64_t gx,
-                                 const float *correlation, float *memory, float *restrict out) {
+                                 const float *correlation, float *memory, float *restrict out_level,
+                                 float *restrict out) {
     const int64_t half = signal.half, taps = 2 * half + 1, n = x1 - x0, pitch = TILE + 2 * half;
     float *values = memory, *noises = values + taps * pitch, *work = noises + taps * pitch;
     float *sum = work + pitch, *power = sum + pitch;
@@ -95,6 +96,7 @@ RSP_SIMD static void filter_tile(int64_t ny, int64_t nx, int64_t x0, int64_t x1,
         if (y < 0) continue;
         const int64_t first = (y - half + taps) % taps;
         filter_row(values, first, pitch, n, signal, work, sum);
+        memcpy(out_level + y * nx + x0, sum, (size_t)n * sizeof *sum);
         filter_row(noises, first, pitch, n, noise, work, power);
         float *restrict snr = out + y * nx + x0;
 #pragma omp simd
@@ -110,7 +112,8 @@ RSP_API rsp_status rsp_detect_filter(int64_t ny, int64_t nx, const float *restri
                                      int64_t half, int64_t n_signal, const float *restrict signal_rows,
                                      const float *restrict signal_columns, int64_t n_noise,
                                      const float *restrict noise_rows, const float *restrict noise_columns, int64_t gy,
-                                     int64_t gx, const float *restrict correlation, float *restrict out_snr) {
+                                     int64_t gx, const float *restrict correlation, float *restrict out_level,
+                                     float *restrict out_snr) {
     RSP_CHECK(ny > 0 && nx > 0, RSP_BAD_SHAPE);
     RSP_CHECK(half >= 0 && half <= MAX_HALF && n_signal > 0 && n_noise > 0, RSP_BAD_ARGUMENT);
     RSP_CHECK(gy > 0 && gx > 0 && gy <= ny && gx <= nx, RSP_BAD_SHAPE);
@@ -122,7 +125,7 @@ RSP_API rsp_status rsp_detect_filter(int64_t ny, int64_t nx, const float *restri
     if (!memory) return rsp_fail(RSP_NO_MEMORY, "%s: kernel of half size %lld", __func__, (long long)half);
     for (int64_t x = 0; x < nx; x += TILE)
         filter_tile(ny, nx, x, rsp_min(nx, x + TILE), image, mask, variance, reject, rescue, never, signal, noise, gy, gx,
-                    correlation, memory, out_snr);
+                    correlation, memory, out_level, out_snr);
     free(memory);
     return RSP_OK;
 }

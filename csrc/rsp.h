@@ -176,13 +176,14 @@ rsp_status rsp_background_apply(int64_t my, int64_t mx, const float *restrict le
 /* Signal to noise of a point source at each pixel: the image filtered with P = sum over t of columns[t][y] rows[t][x]
  * (n_signal terms of 2 half + 1 taps), over the root of the variance filtered with P^2 (n_noise terms). Left out are
  * pixels with a bit of `never`, or with a bit of `reject` and none of `rescue`, or that are not finite, or without
- * variance. `correlation` [gy][gx] > 0 scales the variance on a coarse grid over the image. out_snr [ny][nx], 0 where
- * no pixel counts. */
+ * variance. `correlation` [gy][gx] > 0 scales the variance on a coarse grid over the image. Both [ny][nx]: out_level, the
+ * filtered image, and out_snr, 0 where no pixel counts. */
 rsp_status rsp_detect_filter(int64_t ny, int64_t nx, const float *restrict image, const uint32_t *restrict mask,
         const float *restrict variance, uint32_t reject, uint32_t rescue, uint32_t never, int64_t half,
         int64_t n_signal, const float *restrict signal_rows, const float *restrict signal_columns,
         int64_t n_noise, const float *restrict noise_rows, const float *restrict noise_columns,
-        int64_t gy, int64_t gx, const float *restrict correlation, float *restrict out_snr);
+        int64_t gy, int64_t gx, const float *restrict correlation, float *restrict out_level,
+        float *restrict out_snr);
 
 /* Footprints: 8-connected pixels with snr > low, at least min_area of them, the highest >= high; numbered from 1 in the
  * order of their first pixel. out_labels [ny][nx], 0 = none; out_boxes [capacity][4] x0, y0, x1, y1 half open;
@@ -193,14 +194,17 @@ rsp_status rsp_detect_footprints(int64_t ny, int64_t nx, const float *restrict s
         int32_t *restrict out_labels, int32_t *restrict out_boxes, int64_t *restrict out_areas,
         int64_t *restrict out_n);
 
-/* Peaks: each footprint's highest pixel, and every local maximum >= threshold whose drop to the saddle towards a higher
- * one is >= min_drop and >= contrast * saddle. out_owners [ny][nx]: number + 1 of the peak that a footprint's pixel
- * climbs to, 0 outside; out_xy [capacity][2] position by parabola, pixel; out_snr [capacity]; peaks of footprint f
+/* Peaks: local maxima of `level` [ny][nx], the filtered image in any unit. (Not of snr: its noise, which follows the
+ * light, levels the dips between bright neighbours.) Kept are each footprint's highest, and every one with snr >=
+ * threshold whose drop to the saddle towards a higher one is >= min_drop sigma (its level over its snr being sigma)
+ * and >= contrast * saddle. A flat top counts as one peak, at its middle. out_owners [ny][nx]: number + 1 of the peak that a footprint's pixel
+ * climbs to, 0 outside; out_xy [capacity][2] position by parabola, pixel; out_snr [capacity], the highest at
+ * the peak's 3x3 pixels; peaks of footprint f
  * (label f + 1) are out_starts[f] .. out_starts[f + 1] - 1, highest first (out_starts [n_footprints + 1]).
  * RSP_FULL if there are more than capacity: out_n is the number. */
-rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict snr, const int32_t *restrict labels,
-        int64_t n_footprints, const int32_t *restrict boxes, float threshold, float min_drop, float contrast,
-        int64_t capacity, int32_t *restrict out_owners, double *restrict out_xy, float *restrict out_snr,
+rsp_status rsp_detect_peaks(int64_t ny, int64_t nx, const float *restrict level, const float *restrict snr,
+        const int32_t *restrict labels, int64_t n_footprints, const int32_t *restrict boxes, float threshold,
+        float min_drop, float contrast, int64_t capacity, int32_t *restrict out_owners, double *restrict out_xy, float *restrict out_snr,
         int64_t *restrict out_starts, int64_t *restrict out_n);
 
 /* ---- deblend ----------------------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
 static void filter_gives_significance_of_a_point(void) {
     enum { N = 32, HALF = 2, TAPS = 5 };
     static const float g[TAPS] = {0.1f, 0.5f, 1.0f, 0.5f, 0.1f};
-    float image[N * N], variance[N * N], snr[N * N], square[TAPS], one = 1.0f;
+    float image[N * N], variance[N * N], snr[N * N], level[N * N], square[TAPS], one = 1.0f;
     uint32_t mask[N * N] = {0};
     double power = 0.0;
     for (int i = 0; i < TAPS; i++) square[i] = g[i] * g[i];
@@ -15,19 +15,19 @@ static void filter_gives_significance_of_a_point(void) {
     }
     for (int j = 0; j < TAPS; j++)
         for (int i = 0; i < TAPS; i++) image[(10 + j) * N + 20 + i] = 3.0f * g[i] * g[j];
-    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, snr) == RSP_OK);
+    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, level, snr) == RSP_OK);
     CHECK_CLOSE(snr[12 * N + 22], 3.0 * sqrt(power) / 2.0, 1e-4);
     image[12 * N + 22] = NAN; /* the brightest pixel is gone: the others still count, with their own noise */
     mask[12 * N + 21] = 1;
     mask[12 * N + 23] = 3;    /* rejected, but rescued */
-    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, snr) == RSP_OK);
+    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, level, snr) == RSP_OK);
     CHECK_CLOSE(snr[12 * N + 22], 3.0 * sqrt(power - 1.0 - 0.25) / 2.0, 1e-4);
     const float twice[2] = {4.0f, 1.0f}; /* noise correlation: the left half counts half */
     const float before = snr[12 * N + 5 + 17];
-    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 2, twice, snr) == RSP_OK);
+    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 2, twice, level, snr) == RSP_OK);
     CHECK_CLOSE(snr[12 * N + 22], before, 1e-6);
     for (int i = 0; i < N * N; i++) mask[i] = 4;
-    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, snr) == RSP_OK);
+    CHECK(rsp_detect_filter(N, N, image, mask, variance, 1, 2, 4, HALF, 1, g, g, 1, square, square, 1, 1, &one, level, snr) == RSP_OK);
     CHECK(snr[0] == 0.0f && snr[500] == 0.0f);
 }
 
@@ -61,15 +61,15 @@ static void peaks_stand_out_from_their_saddle(void) {
     for (int i = 0; i < N; i++) /* tops at 8 (height 20), 20 (12), 30 (10.5); saddles at 14 (8) and 25 (9.5) */
         snr[i] = i < 8 ? 12.0f + i : i < 14 ? 20.0f - 2 * (i - 8) : i < 20 ? 8.0f + (i - 14) * 4.0f / 6
                : i < 25 ? 12.0f - (i - 20) * 0.5f : i < 30 ? 9.5f + (i - 25) * 0.2f : 10.5f - (i - 30) * 0.3f;
-    CHECK(rsp_detect_peaks(2, N, snr, labels, 1, box, 5.0f, 2.0f, 0.0f, 4, owners, xy, peak, starts, &n) == RSP_OK);
+    CHECK(rsp_detect_peaks(2, N, snr, snr, labels, 1, box, 5.0f, 2.0f, 0.0f, 4, owners, xy, peak, starts, &n) == RSP_OK);
     CHECK(n == 2 && starts[0] == 0 && starts[1] == 2);
     CHECK(peak[0] == 20.0f && peak[1] == 12.0f);
     CHECK_CLOSE(xy[0], 8.0, 0.5);
     CHECK_CLOSE(xy[2], 20.0, 0.5);
     CHECK(owners[0] == 1 && owners[13] == 1 && owners[15] == 2 && owners[35] == 2 && owners[N] == 0);
-    CHECK(rsp_detect_peaks(2, N, snr, labels, 1, box, 5.0f, 0.5f, 0.0f, 4, owners, xy, peak, starts, &n) == RSP_OK && n == 3);
-    CHECK(rsp_detect_peaks(2, N, snr, labels, 1, box, 5.0f, 0.5f, 0.2f, 4, owners, xy, peak, starts, &n) == RSP_OK && n == 2);
-    CHECK(rsp_detect_peaks(2, N, snr, labels, 1, box, 5.0f, 0.5f, 0.0f, 2, owners, xy, peak, starts, &n) == RSP_FULL && n == 3);
+    CHECK(rsp_detect_peaks(2, N, snr, snr, labels, 1, box, 5.0f, 0.5f, 0.0f, 4, owners, xy, peak, starts, &n) == RSP_OK && n == 3);
+    CHECK(rsp_detect_peaks(2, N, snr, snr, labels, 1, box, 5.0f, 0.5f, 0.2f, 4, owners, xy, peak, starts, &n) == RSP_OK && n == 2);
+    CHECK(rsp_detect_peaks(2, N, snr, snr, labels, 1, box, 5.0f, 0.5f, 0.0f, 2, owners, xy, peak, starts, &n) == RSP_FULL && n == 3);
 }
 
 void test_detect(void) {

@@ -27,6 +27,8 @@ class BackgroundConfig(Config):
     lower_cut: float = parameter(3.0, "pixels further below the sky are left out", unit="sigma", above=0.5, high=7.0)
     upper_cut: float = parameter(1.0, "pixels further above the sky are left out; low resists crowding", unit="sigma",
                                  above=0.0, high=7.0)
+    upper_cut_excluded: float = parameter(2.0, "the same where sources are excluded: less biased by the skewness of "
+                                               "photon noise", unit="sigma", above=0.0, high=7.0)
     min_fraction: float = parameter(0.1, "cells with a smaller share of good pixels are filled from neighbours",
                                     low=0.0, high=1.0)
     filter_size: int = parameter(3, "side of the median filter over cells, odd; 1 = none", unit="cell", low=1, high=9)
@@ -52,8 +54,9 @@ def fit_background(image: MaskedImage, config: BackgroundConfig, exclude: np.nda
     if ny == 0 or nx == 0:
         raise BadData("background: the image has no pixels; check the detector's regions")
     cells = max(1, round(ny / config.mesh)), max(1, round(nx / config.mesh))
-    level, noise, fraction = kernel.cell_statistics(
-        image.image, image.mask, bits(*config.bad_planes), cells, (config.lower_cut, config.upper_cut), exclude)
+    cuts = config.lower_cut, config.upper_cut if exclude is None else config.upper_cut_excluded
+    level, noise, fraction = kernel.cell_statistics(np.ascontiguousarray(image.image), np.ascontiguousarray(image.mask),
+                                                    bits(*config.bad_planes), cells, cuts, exclude)
     bad = ~np.isfinite(level) | (fraction < config.min_fraction)
     if bad.all():
         raise BadData(f"background: no mesh cell has {config.min_fraction:.0%} good pixels "
@@ -79,7 +82,10 @@ def subtract_background(image: MaskedImage, background: Background) -> None:
     """
     if image.box != background.box:
         raise BadData(f"background of {background.box} cannot be subtracted from an image on {image.box}; fit it there")
-    kernel.apply_spline(background.level, image.image, keep=True, sign=-1.0)
+    pixels = np.ascontiguousarray(image.image)
+    kernel.apply_spline(background.level, pixels, keep=True, sign=-1.0)
+    if pixels is not image.image:
+        image.image[:] = pixels
 
 
 def _fill(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:

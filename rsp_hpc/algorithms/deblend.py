@@ -27,7 +27,7 @@ class DeblendConfig(Config):
     max_peaks: int = parameter(2000, "a footprint with more peaks is left blended", low=1)
     max_area: int = parameter(1000000, "a larger footprint is left blended", unit="pixel", low=1)
     faint: float = parameter(15.0, "less significant peaks are shared as point sources", unit="sigma", low=0.0)
-    misfit: float = parameter(0.15, "peaks that the PSF fits to this rms fraction are shared as point sources", low=0.0)
+    misfit: float = parameter(0.2, "peaks that the PSF fits to this rms fraction are shared as point sources", low=0.0)
 
 
 def deblend(image: MaskedImage, detections: Detections, psf: Psf, config: DeblendConfig) -> Children:

@@ -3,7 +3,8 @@
 Each pixel's significance is that of a point source there: S/N = sum(P I) / sqrt(sum(P^2 V)), with the PSF P as a short
 sum of separable terms (its singular value decomposition) and the variance plane V, so that the noise of bright sources
 and of unequally deep regions counts. Footprints are pixels above a low level that hold one above the threshold; peaks
-are local maxima that stand out from their saddle by noise and by contrast (topological persistence).
+are local maxima of the filtered image that stand out from their saddle by noise and by contrast (topological
+persistence); not of the S/N, whose dips between bright neighbours are filled by the noise of their light.
 
 Bands are united by the root of the sum of the squares of their positive S/N, with levels that blank sky passes
 as often as one band's (Szalay, Connolly & Szokoly 1999).
@@ -59,7 +60,7 @@ def detect(image: MaskedImage, psf: Psf, config: DetectConfig, noise_correlation
     BadData
         No pixel of the image can be used, or the PSF is not finite.
     """
-    found = _find(significance(image, psf, config, noise_correlation), (config.isophote, config.threshold), image, config)
+    found = _find(_filtered(image, psf, config, noise_correlation), (config.isophote, config.threshold), image, config)
     _mark_border(image, psf, config)
     return found
 
@@ -78,39 +79,44 @@ def detect_multiband(images: dict[str, MaskedImage], psfs: dict[str, Psf], confi
     boxes = {image.box for image in images.values()}
     if len(boxes) != 1:
         raise BadData(f"detect: the bands {', '.join(images)} cover {len(boxes)} boxes; give images of one box")
-    snrs = []
+    planes = []
     for band, image in images.items():
         try:
-            snrs.append(significance(image, psfs[band], config, (noise_correlation or {}).get(band, 1.0)))
+            planes.append(_filtered(image, psfs[band], config, (noise_correlation or {}).get(band, 1.0)))
         except BadData:
-            snrs.append(None)
-    present = [snr for snr in snrs if snr is not None]
+            planes.append(None)
+    present = [plane for plane in planes if plane is not None]
     if not present:
         raise BadData(f"detect: no usable pixel in any of the bands {', '.join(images)}; leave this patch out")
     levels = tuple(_chi_level(level, len(present)) for level in (config.isophote, config.threshold))
     first, detected = next(iter(images.values())), np.uint32(bits("DETECTED"))
     found = _find(_chi(present), levels, first, config)
-    for (band, image), snr in zip(images.items(), snrs):
+    for (band, image), plane in zip(images.items(), planes):
         image.mask[:] = image.mask & ~detected | first.mask & detected
-        if snr is not None:
+        if plane is not None:
             _mark_border(image, psfs[band], config)
     column, row = np.rint(found.x).astype(int) - first.box.x0, np.rint(found.y).astype(int) - first.box.y0
-    bands = np.stack([np.zeros(len(found), bool) if snr is None else snr[row, column] > config.threshold
-                      for snr in snrs], axis=1)
+    bands = np.stack([np.zeros(len(found), bool) if plane is None else plane[1][row, column] > config.threshold
+                      for plane in planes], axis=1)
     return replace(found, bands=bands)
 
 
 def significance(image: MaskedImage, psf: Psf, config: DetectConfig, noise_correlation=1.0) -> np.ndarray:
     """(ny, nx) float32: signal to noise of a point source at each pixel; 0 where no pixel can be used."""
+    return _filtered(image, psf, config, noise_correlation)[1]
+
+
+def _filtered(image: MaskedImage, psf: Psf, config: DetectConfig, noise_correlation) -> tuple[np.ndarray, np.ndarray]:
+    """Filtered image, whose maxima are the peaks, and its signal to noise; both (ny, nx) float32."""
     signal, noise = matched_filter(_stamp(psf, image), config)
     correlation = np.atleast_2d(np.asarray(noise_correlation, np.float32))
     correlation = np.ascontiguousarray(np.where(np.isfinite(correlation), correlation, 1.0), np.float32)
     planes = (np.ascontiguousarray(image.image), np.ascontiguousarray(image.mask), np.ascontiguousarray(image.variance))
-    snr = kernel.filter_snr(planes, (bits(*config.reject_planes), bits("INTRP"), bits(*config.never_planes)),
-                            signal, noise, correlation)
+    level, snr = kernel.filter_image(planes, (bits(*config.reject_planes), bits("INTRP"), bits(*config.never_planes)),
+                                     signal, noise, correlation)
     if not snr.any():
         raise BadData("detect: no usable pixel (all masked, not finite, or without variance); leave this image out")
-    return snr
+    return level, snr
 
 
 def matched_filter(stamp: np.ndarray, config: DetectConfig):
@@ -155,13 +161,16 @@ def _stamp(psf: Psf, image: MaskedImage) -> np.ndarray:
     return stamps[np.argmax(finite)].astype(float)
 
 
-def _find(snr: np.ndarray, levels: tuple[float, float], image: MaskedImage, config: DetectConfig) -> Detections:
-    """Footprints and peaks of a significance image, between (isophote, threshold)."""
+def _find(planes: tuple[np.ndarray, np.ndarray], levels: tuple[float, float], image: MaskedImage,
+          config: DetectConfig) -> Detections:
+    """Footprints of the significance between (isophote, threshold), and the peaks of the filtered image in them."""
+    light, snr = planes
     whole = np.ascontiguousarray(image.mask)
     labels, boxes, areas = kernel.find_footprints(snr, whole, levels, config.min_area, bits("DETECTED"))
     if whole is not image.mask:
         image.mask[:] = whole
-    owners, xy, peak_snr, starts = kernel.find_peaks(snr, labels, boxes, levels[1], config.min_drop, config.contrast)
+    owners, xy, peak_snr, starts = kernel.find_peaks(light, snr, labels, boxes,
+                                                     (levels[1], config.min_drop, config.contrast))
     footprint = np.repeat(np.arange(len(boxes), dtype=np.int32), np.diff(starts))
     return Detections(image.box, labels, owners, xy[:, 0] + image.box.x0, xy[:, 1] + image.box.y0, peak_snr, footprint,
                       boxes, areas, starts)
@@ -174,14 +183,20 @@ def _mark_border(image: MaskedImage, psf: Psf, config: DetectConfig) -> None:
         image.mask[part] |= edge
 
 
-def _chi(snrs: list[np.ndarray]) -> np.ndarray:
-    """Root of the sum of the squares of the positive S/N."""
-    total = np.zeros_like(snrs[0])
-    for snr in snrs:
-        positive = np.maximum(snr, np.float32(0.0))
-        positive *= positive
-        total += positive
-    return np.sqrt(total, out=total)
+def _chi(planes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Roots of the sums of the squares of what is positive: of the light over each band's typical noise, and of the S/N."""
+    if len(planes) == 1:
+        return planes[0]
+    totals = [np.zeros_like(planes[0][0]), np.zeros_like(planes[0][0])]
+    for light, snr in planes:
+        sample = np.abs(light[::7, ::7][snr[::7, ::7] != 0] / snr[::7, ::7][snr[::7, ::7] != 0])
+        noise = np.float32(np.median(sample)) if len(sample) else np.float32(1.0)
+        for total, plane, scale in zip(totals, (light, snr), (1.0 / noise, 1.0)):
+            positive = np.maximum(plane, np.float32(0.0))
+            positive *= np.float32(scale)
+            positive *= positive
+            total += positive
+    return tuple(np.sqrt(total, out=total) for total in totals)
 
 
 def _chi_level(level: float, n_bands: int) -> float:

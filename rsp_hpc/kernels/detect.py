@@ -7,11 +7,11 @@ import numpy as np
 from ..errors import KernelError
 from . import call, ffi, lib, pointer
 
-__all__ = ["filter_snr", "find_footprints", "find_peaks"]
+__all__ = ["filter_image", "find_footprints", "find_peaks"]
 
 
-def filter_snr(planes, bits: tuple[int, int, int], signal, noise, correlation) -> np.ndarray:
-    """Signal to noise of a point source at each pixel.
+def filter_image(planes, bits: tuple[int, int, int], signal, noise, correlation):
+    """The filtered image, and the signal to noise of a point source at each pixel.
 
     Parameters
     ----------
@@ -22,17 +22,17 @@ def filter_snr(planes, bits: tuple[int, int, int], signal, noise, correlation) -
 
     Returns
     -------
-    (ny, nx) float32
+    level, snr : (ny, nx) float32
     """
     image, mask, variance = planes
-    snr = np.empty(image.shape, np.float32)
+    level, snr = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
     taps = signal[0].shape[1]
     terms = [part for rows, columns in (signal, noise) for part in
              (len(rows), pointer(rows, "f4", (len(rows), taps)), pointer(columns, "f4", (len(rows), taps)))]
     call(lib.rsp_detect_filter, *image.shape, pointer(image, "f4"), pointer(mask, "u4", image.shape),
          pointer(variance, "f4", image.shape), *bits, taps // 2, *terms, *correlation.shape,
-         pointer(correlation, "f4"), pointer(snr, "f4"))
-    return snr
+         pointer(correlation, "f4"), pointer(level, "f4"), pointer(snr, "f4"))
+    return level, snr
 
 
 def find_footprints(snr, mask, levels: tuple[float, float], min_area: int, detected: int):
@@ -55,8 +55,8 @@ def find_footprints(snr, mask, levels: tuple[float, float], min_area: int, detec
     return (labels, *_with_room(attempt, snr.size // 1000 + 256, count))
 
 
-def find_peaks(snr, labels, boxes, threshold: float, min_drop: float, contrast: float):
-    """Peaks of footprints; see rsp.h.
+def find_peaks(level, snr, labels, boxes, limits: tuple[float, float, float]):
+    """Peaks of `level` in footprints; limits are (threshold, min_drop, contrast), see rsp.h.
 
     Returns
     -------
@@ -70,8 +70,8 @@ def find_peaks(snr, labels, boxes, threshold: float, min_drop: float, contrast: 
 
     def attempt(capacity):
         xy, peak_snr = np.empty((capacity, 2)), np.empty(capacity, np.float32)
-        call(lib.rsp_detect_peaks, *snr.shape, pointer(snr, "f4"), pointer(labels, "i4", snr.shape), len(boxes),
-             pointer(np.ascontiguousarray(boxes), "i4"), threshold, min_drop, contrast, capacity,
+        call(lib.rsp_detect_peaks, *snr.shape, pointer(level, "f4", snr.shape), pointer(snr, "f4"),
+             pointer(labels, "i4", snr.shape), len(boxes), pointer(np.ascontiguousarray(boxes), "i4"), *limits, capacity,
              pointer(owners, "i4"), pointer(xy, "f8"), pointer(peak_snr, "f4"), pointer(starts, "i8"), count)
         return xy[:count[0]], peak_snr[:count[0]]
 

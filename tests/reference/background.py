@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize
-from scipy.stats import norm
+from scipy.special import ndtr
 
 
 def cell_statistics(values: np.ndarray, lower: float, upper: float) -> tuple[float, float]:
@@ -18,10 +18,11 @@ def cell_statistics(values: np.ndarray, lower: float, upper: float) -> tuple[flo
         part = values[(values > low) & (values < high)]
 
         def cost(p):
-            share = norm.cdf(high, p[0], np.exp(p[1])) - norm.cdf(low, p[0], np.exp(p[1]))
-            return -norm.logpdf(part, p[0], np.exp(p[1])).sum() + len(part) * np.log(share)
+            width = np.exp(p[1])
+            share = ndtr((high - p[0]) / width) - ndtr((low - p[0]) / width)
+            return 0.5 * (part.var() + (part.mean() - p[0])**2) / width**2 + p[1] + np.log(share)
 
-        new = minimize(cost, (mean, np.log(sigma)), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8}).x
+        new = minimize(cost, (mean, np.log(sigma)), method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-11}).x
         change = abs(new[0] - mean) + abs(np.exp(new[1]) - sigma)
         mean, sigma = new[0], np.exp(new[1])
         if change < 1e-4 * sigma:

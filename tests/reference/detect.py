@@ -7,12 +7,12 @@ from scipy.ndimage import label
 from scipy.signal import convolve2d
 
 
-def filter_snr(image, usable, variance, kernel) -> np.ndarray:
-    """Signal to noise of a point source; kernel[j, i] weighs pixel (y + j - half, x + i - half)."""
+def filter_image(image, usable, variance, kernel):
+    """Filtered image and signal to noise of a point source; kernel[j, i] weighs pixel (y + j - half, x + i - half)."""
     flipped = kernel[::-1, ::-1]
     signal = convolve2d(np.where(usable, image, 0.0), flipped, mode="same")
     power = convolve2d(np.where(usable, variance, 0.0), flipped**2, mode="same")
-    return np.where(power > 1e-12, signal / np.sqrt(np.maximum(power, 1e-12)), 0.0)
+    return signal, np.where(power > 1e-12, signal / np.sqrt(np.maximum(power, 1e-12)), 0.0)
 
 
 def footprints(snr, low: float, high: float, min_area: int) -> np.ndarray:
