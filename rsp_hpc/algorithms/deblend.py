@@ -24,8 +24,8 @@ __all__ = ["DeblendConfig", "deblend"]
 class DeblendConfig(Config):
     """How blends are shared out."""
 
-    max_peaks: int = parameter(2000, "a footprint with more peaks is left blended", low=1)
-    max_area: int = parameter(1000000, "a larger footprint is left blended", unit="pixel", low=1)
+    max_peaks: int = parameter(10000, "a footprint with more peaks is left blended", low=1)
+    max_area: int = parameter(4000000, "a larger footprint is left blended", unit="pixel", low=1)
     faint: float = parameter(15.0, "less significant peaks are shared as point sources", unit="sigma", low=0.0)
     misfit: float = parameter(0.2, "peaks that the PSF fits to this rms fraction are shared as point sources", low=0.0)
 
