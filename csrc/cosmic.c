@@ -74,8 +74,9 @@ static inline int usable(const cosmic_state *state, int64_t x, int64_t y, uint32
     return !(state->mask[i] & bits) && isfinite(state->image[i]) && isfinite(state->variance[i]);
 }
 
-/* Excess over the sky and its variance of a neighbour. One that is hit itself counts as the mean of its own neighbours that
- * are not, with their mean variance. Returns 0 where there is nothing to go by. */
+/* Excess over the sky and its variance of a neighbour; 0 where there is none. One that is hit counts as the most that light
+ * can be there: the least m / r among directions with two pixels that are not hit; as it is where there is no such direction.
+ * (A mean of its neighbours would do on the sky, but beside a star it is too low, and one hit there would eat the star.) */
 static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *out_value, double *out_variance) {
     const uint32_t skip = state->options->skip_bits, hit = state->options->hit_bit;
     if (!usable(state, x, y, skip)) return 0;
@@ -83,18 +84,16 @@ static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *ou
     *out_value = (double)state->image[here] - state->sky[here];
     *out_variance = state->variance[here];
     if (!(state->mask[here] & hit)) return 1;
-    double value = 0, variance = 0;
-    int n = 0;
-    for (int64_t v = y - 1; v <= y + 1; v++)
-        for (int64_t u = x - 1; u <= x + 1; u++) {
-            if (!usable(state, u, v, skip | hit)) continue;
-            value += (double)state->image[v * nx + u] - state->sky[v * nx + u];
-            variance += state->variance[v * nx + u];
-            n++;
-        }
-    if (n == 0) return 0;
-    *out_value = value / n;
-    *out_variance = variance / n;
+    double least = INFINITY;
+    for (int k = 0; k < DIRECTIONS; k++) {
+        const int64_t u = STEP_X[k], v = STEP_Y[k], a = here + v * nx + u, b = here - v * nx - u;
+        if (!usable(state, x + u, y + v, skip | hit) || !usable(state, x - u, y - v, skip | hit)) continue;
+        const double half = 0.5 * state->slope[k];
+        const double bound = half * (((double)state->image[a] - state->sky[a]) + ((double)state->image[b] - state->sky[b]));
+        if (bound >= least) continue;
+        *out_value = least = bound;
+        *out_variance = half * half * ((double)state->variance[a] + state->variance[b]);
+    }
     return 1;
 }
 

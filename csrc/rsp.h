@@ -121,9 +121,9 @@ rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *co
 /* Find pixels hit by cosmic rays: those too steep for the PSF. Round 0 takes pixels that stand `peak` sigma above the sky
  * and, in one of four directions, `edge` sigma above the mean of their two neighbours over exp(-d^2 / (2 sigma^2)), which a
  * PSF of width sigma never exceeds. Then neighbours of what was found are tried with grow_peak and grow_edge, pixels found
- * before counting as the mean of their neighbours that are not hit.
+ * before counting as the most that light can be there, by the same rule from their neighbours that are not hit.
  *   image, variance, sky [ny*nx]: unit, unit^2, unit; the image holds the sky; not finite: not used
- *   mask [ny*nx], changed in place: hit_bit is set; hit_bits that are set already count as hit */
+ *   mask [ny*nx], changed in place: hit_bit is set; hit_bits set before count as hit */
 typedef struct {
     double sigma;              /* width of the narrowest PSF, pixel integration included; pixel */
     double peak, edge;         /* sigma */

@@ -31,7 +31,7 @@ class CosmicConfig(Config):
     peak: float = parameter(5.0, "a hit stands this far above the sky", unit="sigma", low=2.0)
     edge: float = parameter(4.0, "and this far above what the PSF allows next to its neighbours", unit="sigma", low=1.0)
     grow_peak: float = parameter(3.0, "the same above the sky for a neighbour of a hit", unit="sigma", low=1.0)
-    grow_edge: float = parameter(1.5, "the same above the PSF for a neighbour of a hit", unit="sigma", low=0.5)
+    grow_edge: float = parameter(1.0, "the same above the PSF for a neighbour of a hit", unit="sigma", low=0.5)
     sharpness: float = parameter(0.85, "the narrowest width a star may have, over the PSF's: its ellipticity, its change over "
                                  "the field and its error", low=0.5, high=1.0)
     relative: float = parameter(0.01, "noise added to a bright pixel, as a fraction of it: errors of the flat", low=0.0, high=0.5)

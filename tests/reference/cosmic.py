@@ -25,10 +25,10 @@ def passes(image, mask, variance, sky, options, peak, edge):
     good = (mask & options.skip_bits == 0) & np.isfinite(image) & np.isfinite(variance)
     excess = np.where(good, image.astype(float) - sky, np.nan)
     noise = np.where(good, variance.astype(float), np.nan)
-    value, spread = replaced(excess, noise, good, hit)
+    value, spread = replaced(excess, noise, good, hit, options.sigma)
     steep = np.zeros(image.shape, bool)
     for rows, columns in PAIRS:
-        slope = np.exp(0.5 * (rows**2 + columns**2) / options.sigma**2)
+        slope = slope_of(rows, columns, options.sigma)
         pair = shifted(value, rows, columns) + shifted(value, -rows, -columns)
         above = excess - 0.5 * slope * pair
         total = noise + (options.relative * excess) ** 2 + 0.25 * slope**2 * (
@@ -40,14 +40,22 @@ def passes(image, mask, variance, sky, options, peak, edge):
     return good & ~hit & steep & bright & ~dilated(mask & options.saturated_bit != 0, options.margin)
 
 
-def replaced(excess, noise, good, hit):
-    """Hit pixels take the mean of their good neighbours that are not hit; NaN where there are none."""
-    use = good & ~hit
-    offsets = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
-    count = sum(np.nan_to_num(shifted(use.astype(float), *offset)) for offset in offsets)
-    means = [sum(np.nan_to_num(shifted(np.where(use, plane, 0.0), *offset)) for offset in offsets) /
-             np.where(count > 0, count, np.nan) for plane in (excess, noise)]
-    return tuple(np.where(hit & good, mean, plane) for mean, plane in zip(means, (excess, noise)))
+def replaced(excess, noise, good, hit, sigma):
+    """Hit pixels take the least bound that pairs of pixels that are not hit set to them; their own value without any."""
+    clean, spread = np.where(good & ~hit, excess, np.nan), np.where(good & ~hit, noise, np.nan)
+    bounds = np.stack([0.5 * slope_of(*pair, sigma) * (shifted(clean, *pair) + shifted(clean, -pair[0], -pair[1]))
+                       for pair in PAIRS])
+    spreads = np.stack([0.25 * slope_of(*pair, sigma) ** 2 * (shifted(spread, *pair) + shifted(spread, -pair[0], -pair[1]))
+                        for pair in PAIRS])
+    best = np.where(np.isnan(bounds), np.inf, bounds).argmin(axis=0)[None]
+    bound, its_noise = (np.take_along_axis(planes, best, 0)[0] for planes in (bounds, spreads))
+    use = hit & good & np.isfinite(bound)
+    return np.where(use, bound, excess), np.where(use, its_noise, noise)
+
+
+def slope_of(rows, columns, sigma):
+    """The most that a pixel can be over the mean of a pair, for a PSF of this width."""
+    return np.exp(0.5 * (rows**2 + columns**2) / sigma**2)
 
 
 def shifted(plane, rows, columns):
