@@ -1,9 +1,9 @@
 /* coadd.c: the clipped weighted mean of warps that overlap in part.
  *
- * One weight per input, so that the mean's PSF is the weighted mean of the inputs' PSFs. An input is judged against the mean
- * of the others (leave one out, exact from the sums in O(1)): an artifact then shows in full even among three inputs. Where
- * the sky varies from pixel to pixel the others' range over 5 x 5 pixels is tolerated, so that stars survive changes of
- * seeing. Bound: memory, 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, from L2. */
+ * One weight per input, so that the mean's PSF is the weighted mean of the inputs' PSFs. An input is judged against the
+ * mean of the others (leave one out, exact from the sums in O(1)): an artifact then shows in full even among three
+ * inputs. Where the sky varies from pixel to pixel the others' range over 5 x 5 pixels is tolerated, so that stars
+ * survive changes of seeing. Bound: memory, 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, from L2. */
 #include <float.h>
 #include "internal.h"
 
@@ -83,7 +83,7 @@ INLINE void add_row(const stack *c, strip *s, int64_t y, int64_t x0) {
     }
 }
 
-/* Pixels of row y of which an input lies beyond kappa sigma of the mean of the others; while the row is still in cache. */
+/* Pixels of row y of which an input lies beyond kappa sigma of the mean of the others; the row is still in cache. */
 INLINE void doubt_row(const stack *c, strip *s, int64_t y, int64_t x0) {
     row_sums *restrict r = row_of(s, y);
     const float kappa2 = c->rules->kappa * c->rules->kappa;
@@ -141,7 +141,8 @@ static pixel_sums sums_at(const stack *c, int64_t y, int64_t x, const uint8_t *o
 }
 
 /* The input farthest beyond its tolerance, or -1. */
-static int64_t worst_input(const stack *c, strip *s, int64_t y, int64_t x, int64_t x0, const pixel_sums *p, uint8_t *out) {
+static int64_t worst_input(const stack *c, strip *s, int64_t y, int64_t x, int64_t x0, const pixel_sums *p,
+                           uint8_t *out) {
     const rsp_coadd_rules *rules = c->rules;
     int64_t worst = -1;
     double excess = 1.0;
@@ -154,13 +155,14 @@ static int64_t worst_input(const stack *c, strip *s, int64_t y, int64_t x, int64
         out[k] = 1;
         double range = range_around(c, s, y, x, x0, out);
         out[k] = 0;
-        limit += rules->tolerance * fmax(0.0, range - 4.0 * sqrt(fmax(others, 0.0))); /* 4: what noise makes of 25 pixels */
+        /* 4: what noise makes of 25 pixels */
+        limit += rules->tolerance * fmax(0.0, range - 4.0 * sqrt(fmax(others, 0.0)));
         if (away > excess * limit) excess = away / limit, worst = k;
     }
     return worst;
 }
 
-/* Clip the worst input of a pixel in doubt until none is beyond its tolerance or a third is gone. Returns how many went. */
+/* Clip the worst input of a pixel in doubt until none is beyond its tolerance or a third is gone; how many went. */
 static int64_t clip_pixel(const stack *c, strip *s, int64_t y, int64_t x, int64_t x0, uint8_t *out, pixel_sums *p,
                           int64_t *restrict out_clipped) {
     int64_t n_clipped = 0, worst;

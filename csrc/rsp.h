@@ -304,14 +304,14 @@ typedef struct {
  * source to output values there (unit conversion times source area per output area); cubic in between. Output pixel (0, 0)
  * is row0 rows and column0 columns (< 32) after node (1, 1); one more node is needed before and two after.
  * Values are scaled; the variance is sum(w^2 V) scale^2. A pixel becomes no_data where its window leaves the source, holds
- * a value that is not finite or bad and not interpolated, or has more than max_bad on bad pixels. The output mask is the OR
- * of the four pixels around the position. */
+ * a value that is not finite or bad and not interpolated, or has more than max_bad on bad pixels. The output mask is the
+ * OR of the four pixels around the position. */
 rsp_status rsp_warp(const float *image, const float *variance, const uint32_t *mask, int64_t ny, int64_t nx,
                     const double *grid_x, const double *grid_y, const double *grid_scale, int64_t gny, int64_t gnx,
                     const rsp_warp_rules *rules, int64_t row0, int64_t column0, int64_t out_ny, int64_t out_nx,
                     float *out_image, float *out_variance, uint32_t *out_mask);
 
-/* Resample n PSF stamps [size * size] (size odd) as rsp_warp resamples a star that falls on the centre of an output pixel.
+/* Resample n PSF stamps [size * size] (size odd) as rsp_warp resamples a star on the centre of an output pixel.
  * phase [n * 2]: the star's position (x, y) in the source less the whole pixel below it; affine [n * 4]: d(source x, y) by
  * d(output x, y), row by row. out_stamps [n * out_size * out_size], flux kept, not normalised. */
 rsp_status rsp_warp_psf(const float *stamps, int64_t n, int64_t size, const double *phase, const double *affine,
@@ -339,9 +339,10 @@ typedef struct {
 
 /* Weighted clipped mean of n inputs that each cover a part of the output [ny * nx]. Neighbours up to 2 pixels outside of
  * the output are used where inputs have them, so that parts of an image equal the whole.
- * out_image: U, NaN where no input; out_variance: U^2, sum w^2 V / (sum w)^2, inf where no input; out_mask; out_count: inputs
- * in use; out_clipped [n]: pixels in which each was clipped. */
+ * out_image: U, NaN where no input; out_variance: U^2, sum w^2 V / (sum w)^2, inf where no input; out_mask; out_count:
+ * inputs in use; out_clipped [n]: pixels in which each was clipped. */
 rsp_status rsp_coadd(const rsp_coadd_input *input, int64_t n, int64_t ny, int64_t nx, const rsp_coadd_rules *rules,
-                     float *out_image, float *out_variance, uint32_t *out_mask, uint16_t *out_count, int64_t *out_clipped);
+                     float *out_image, float *out_variance, uint32_t *out_mask, uint16_t *out_count,
+                     int64_t *out_clipped);
 
 #endif

@@ -1,8 +1,8 @@
 /* warp.c: resampling of image, variance and mask in one pass, and of PSF stamps with the same kernel.
  *
- * Kernel: Lanczos-3 (Duchon 1979), separable, its six weights per axis normalised to unit sum. Bound: arithmetic. A tile of
- * 32 x 32 output pixels sees a source patch that fits L1; per pixel 2 planes x 6 rows of one 8-wide load and FMA. The taps
- * are the vector's lanes (6 of 8 in use), because the rows of a window are contiguous and its columns are not. */
+ * Kernel: Lanczos-3 (Duchon 1979), separable, its six weights per axis normalised to unit sum. Bound: arithmetic. A
+ * tile of 32 x 32 output pixels sees a source patch that fits L1; per pixel 2 planes x 6 rows of one 8-wide load and FMA.
+ * The taps are the vector's lanes (6 of 8 in use), because the rows of a window are contiguous and its columns are not. */
 #include <float.h>
 #include "internal.h"
 
@@ -27,9 +27,9 @@ typedef struct { /* what the kernel reads */
 
 typedef struct { /* one row of a tile: where its pixels come from, with which weights, and what they become */
     vec wx[TILE], wy[TILE], wx2[TILE], wy2[TILE];
-    double x[TILE], y[TILE], scale[TILE];
+    double x[TILE], y[TILE];
     int32_t ix[TILE], iy[TILE], kx[TILE], ky[TILE], fast[TILE], inside[TILE];
-    float rx[TILE], ry[TILE];
+    float rx[TILE], ry[TILE], scale[TILE];
     int64_t at[TILE];
     float image[TILE], variance[TILE];
     uint32_t mask[TILE];
@@ -38,6 +38,9 @@ typedef struct { /* one row of a tile: where its pixels come from, with which we
 typedef struct { /* pixels near bad ones, on the part of the source that a tile sees */
     uint8_t *flag, *near;
     int64_t x0, y0, nx, ny;
+    uint32_t planes; /* OR of the masks */
+    int any;         /* whether a pixel is bad */
+    int whole;       /* whether no part of the tile's patch is off the source */
 } near_map;
 
 /* sinc(x) sinc(x / a), zero from |x| = a on, exact at whole numbers. */
@@ -66,50 +69,62 @@ static void fill_table(kernel_table *table) {
 /* Power coefficients in t of the cubic through four values at t = -1, 0, 1, 2. */
 INLINE void cubic(const double *p, double *restrict c) {
     c[0] = p[1];
-    c[1] = p[2] - p[0] / 3.0 - p[1] / 2.0 - p[3] / 6.0;
+    c[1] = p[2] - 0.5 * p[1] - (1.0 / 6.0) * (2.0 * p[0] + p[3]);
     c[2] = 0.5 * (p[0] + p[2]) - p[1];
-    c[3] = (p[3] - p[0]) / 6.0 + 0.5 * (p[1] - p[2]);
+    c[3] = (1.0 / 6.0) * (p[3] - p[0]) + 0.5 * (p[1] - p[2]);
 }
 
-/* One row of a tile of a grid of values: cubic across rows, then the power coefficients along the row. */
-INLINE void collapse(const double *grid, int64_t gnx, double t, double *restrict c) {
-    double row[4];
-    for (int i = 0; i < 4; i++) {
-        const double column[4] = {grid[i], grid[gnx + i], grid[2 * gnx + i], grid[3 * gnx + i]};
-        double d[4];
-        cubic(column, d);
-        row[i] = ((d[3] * t + d[2]) * t + d[1]) * t + d[0];
+/* The same on a tile: out_c[i][j] is the coefficient of (row / 32)^i (column / 32)^j. */
+INLINE void bicubic(const double *grid, int64_t gnx, double out_c[4][4]) {
+    double rows[4][4];
+    for (int i = 0; i < 4; i++) cubic(grid + i * gnx, rows[i]);
+    for (int j = 0; j < 4; j++) {
+        const double column[4] = {rows[0][j], rows[1][j], rows[2][j], rows[3][j]};
+        double c[4];
+        cubic(column, c);
+        for (int i = 0; i < 4; i++) out_c[i][j] = c[i];
     }
-    cubic(row, c);
 }
 
-/* Source positions and scale of a row of a tile. */
-INLINE void place(const double *gx, const double *gy, const double *gs, int64_t gnx, int row_in_tile, tile_row *restrict r) {
-    double cx[4], cy[4], cs[4], t0 = (double)row_in_tile / TILE;
-    collapse(gx, gnx, t0, cx);
-    collapse(gy, gnx, t0, cy);
-    collapse(gs, gnx, t0, cs);
+/* One row of a tile's bicubic at its 32 columns. */
+INLINE void evaluate(double c[4][4], double v, double *restrict out) {
+    double row[4];
+    for (int j = 0; j < 4; j++) row[j] = ((c[3][j] * v + c[2][j]) * v + c[1][j]) * v + c[0][j];
     for (int j = 0; j < TILE; j++) {
-        double t = (double)j / TILE;
-        r->x[j] = ((cx[3] * t + cx[2]) * t + cx[1]) * t + cx[0];
-        r->y[j] = ((cy[3] * t + cy[2]) * t + cy[1]) * t + cy[0];
-        r->scale[j] = ((cs[3] * t + cs[2]) * t + cs[1]) * t + cs[0];
+        const double t = (double)j / TILE;
+        out[j] = ((row[3] * t + row[2]) * t + row[1]) * t + row[0];
+    }
+}
+
+/* The same in single precision, for the factor. */
+INLINE void evaluate_factor(double c[4][4], double v, float *restrict out) {
+    float row[4];
+    for (int j = 0; j < 4; j++) row[j] = (float)(((c[3][j] * v + c[2][j]) * v + c[1][j]) * v + c[0][j]);
+    for (int j = 0; j < TILE; j++) {
+        const float t = (float)j / TILE;
+        out[j] = ((row[3] * t + row[2]) * t + row[1]) * t + row[0];
     }
 }
 
 /* Whole pixels and phases; NaN and far positions go to -4, which is outside of every image. */
 INLINE void split(int64_t ny, int64_t nx, tile_row *restrict r) {
+    const double right = nx - 0.5, top = ny - 0.5;
+    float px[TILE], py[TILE];
     for (int j = 0; j < TILE; j++) {
-        int inside = (r->x[j] >= -0.5) & (r->x[j] <= nx - 0.5) & (r->y[j] >= -0.5) & (r->y[j] <= ny - 0.5);
-        double x = inside ? r->x[j] : -4.0, y = inside ? r->y[j] : -4.0;
-        double fx = floor(x), fy = floor(y), px = (x - fx) * PHASES, py = (y - fy) * PHASES;
+        const int inside = (r->x[j] >= -0.5) & (r->x[j] <= right) & (r->y[j] >= -0.5) & (r->y[j] <= top);
+        const double x = inside ? r->x[j] : -4.0, y = inside ? r->y[j] : -4.0, fx = floor(x), fy = floor(y);
         r->inside[j] = inside;
         r->ix[j] = (int32_t)fx;
         r->iy[j] = (int32_t)fy;
-        r->kx[j] = px < PHASES - 1 ? (int32_t)px : PHASES - 1;
-        r->ky[j] = py < PHASES - 1 ? (int32_t)py : PHASES - 1;
-        r->rx[j] = (float)(px - r->kx[j]);
-        r->ry[j] = (float)(py - r->ky[j]);
+        px[j] = (float)(x - fx) * PHASES;
+        py[j] = (float)(y - fy) * PHASES;
+    }
+    for (int j = 0; j < TILE; j++) {
+        const int32_t kx = (int32_t)px[j], ky = (int32_t)py[j];
+        r->kx[j] = kx < PHASES - 1 ? kx : PHASES - 1;
+        r->ky[j] = ky < PHASES - 1 ? ky : PHASES - 1;
+        r->rx[j] = px[j] - (float)r->kx[j];
+        r->ry[j] = py[j] - (float)r->ky[j];
     }
 }
 
@@ -123,13 +138,23 @@ INLINE void weigh(const kernel_table *table, tile_row *restrict r) {
     }
 }
 
-/* Which pixels have a clean window of 8 x 6 source pixels (8: the load is wider than the kernel, and 0 x NaN is NaN). */
+/* Which pixels have a clean window of 8 x 6 source pixels (8: the load is wider than the kernel; 0 x NaN is NaN). */
 INLINE void classify(const source_planes *s, const near_map *near, tile_row *restrict r) {
+    const int64_t nx = s->nx;
+    if (near->whole && !near->any) {
+        for (int j = 0; j < TILE; j++) {
+            const int32_t x = r->ix[j] - 2, y = r->iy[j] - 2;
+            const int fast = (x >= 0) & (y >= 0) & (x <= (int32_t)nx - WIDE) & (y <= (int32_t)s->ny - 6);
+            r->fast[j] = fast;
+            r->at[j] = fast ? y * nx + x : 0;
+        }
+        return;
+    }
     for (int j = 0; j < TILE; j++) {
         int64_t x = r->ix[j] - 2 - near->x0, y = r->iy[j] - 2 - near->y0;
         int covered = (x >= 0) & (y >= 0) & (x + WIDE <= near->nx) & (y + 6 <= near->ny);
-        r->fast[j] = covered && !near->near[covered ? y * near->nx + x : 0];
-        r->at[j] = r->fast[j] ? (r->iy[j] - 2) * s->nx + r->ix[j] - 2 : 0;
+        r->fast[j] = covered && !(near->any && near->near[y * near->nx + x]);
+        r->at[j] = r->fast[j] ? (r->iy[j] - 2) * nx + r->ix[j] - 2 : 0;
     }
 }
 
@@ -142,13 +167,15 @@ INLINE void lane_sums(const vec *v, float *restrict out_sum) {
     for (int i = 0; i < 4; i++)
         pair[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], even) + __builtin_shuffle(v[2 * i], v[2 * i + 1], odd);
     for (int i = 0; i < 2; i++)
-        four[i] = __builtin_shuffle(pair[2 * i], pair[2 * i + 1], low) + __builtin_shuffle(pair[2 * i], pair[2 * i + 1], high);
+        four[i] = __builtin_shuffle(pair[2 * i], pair[2 * i + 1], low) +
+                  __builtin_shuffle(pair[2 * i], pair[2 * i + 1], high);
     all = __builtin_shuffle(four[0], four[1], first) + __builtin_shuffle(four[0], four[1], second);
     memcpy(out_sum, &all, sizeof all);
 }
 
 /* Weighted sums of one plane over the windows of eight pixels. */
-INLINE void window_sums(const float *plane, int64_t nx, const int64_t *at, const vec *wx, const vec *wy, float *restrict out) {
+INLINE void window_sums(const float *plane, int64_t nx, const int64_t *at, const vec *wx, const vec *wy,
+                        float *restrict out) {
     vec sum[WIDE];
     for (int p = 0; p < WIDE; p++) {
         const float *first = plane + at[p];
@@ -169,12 +196,13 @@ INLINE uint32_t nearest_bits(const source_planes *s, int64_t ix, int64_t iy) {
     return s->mask[y0 * s->nx + x0] | s->mask[y0 * s->nx + x1] | s->mask[y1 * s->nx + x0] | s->mask[y1 * s->nx + x1];
 }
 
-INLINE void fast_row(const source_planes *s, tile_row *restrict r) {
+INLINE void fast_row(const source_planes *s, uint32_t planes, tile_row *restrict r) {
     for (int j = 0; j < TILE; j += WIDE) {
         window_sums(s->image, s->nx, r->at + j, r->wx + j, r->wy + j, r->image + j);
         window_sums(s->variance, s->nx, r->at + j, r->wx2 + j, r->wy2 + j, r->variance + j);
     }
-    for (int j = 0; j < TILE; j++) {
+    memset(r->mask, 0, sizeof r->mask);
+    for (int j = 0; planes && j < TILE; j++) {
         const uint32_t *m = s->mask + r->at[j] + (r->fast[j] ? 2 * s->nx + 2 : 0);
         r->mask[j] = m[0] | m[1] | m[s->nx] | m[s->nx + 1];
     }
@@ -223,6 +251,7 @@ INLINE int tile_bounds(const double *gx, const double *gy, int64_t gnx, int64_t 
             if (!(fabs(x) < 1e9 && fabs(y) < 1e9)) return 0;
             x0 = fmin(x0, x), x1 = fmax(x1, x), y0 = fmin(y0, y), y1 = fmax(y1, y);
         }
+    near->whole = x0 >= 4.0 && y0 >= 4.0 && x1 <= nx - 8.0 && y1 <= ny - 8.0;
     near->x0 = rsp_max(0, (int64_t)floor(x0) - 4);
     near->y0 = rsp_max(0, (int64_t)floor(y0) - 4);
     near->nx = rsp_min(nx, (int64_t)floor(x1) + 8) - near->x0;
@@ -233,20 +262,28 @@ INLINE int tile_bounds(const double *gx, const double *gy, int64_t gnx, int64_t 
 /* near(x, y): whether any of the 8 x 6 pixels from (x, y) on is bad. Separable, by doubling. */
 INLINE void find_near(const source_planes *s, uint32_t bad_bits, near_map *near) {
     int64_t nx = near->nx, ny = near->ny;
-    uint8_t *restrict flag = near->flag, *restrict result = near->near;
+    uint8_t *restrict flag = near->flag, *restrict result = near->near, any = 0;
+    uint32_t planes = 0;
     for (int64_t y = 0; y < ny; y++) {
         int64_t at = (near->y0 + y) * s->nx + near->x0;
         const float *restrict v = s->image + at, *restrict u = s->variance + at;
         const uint32_t *restrict m = s->mask + at;
         uint8_t *restrict f = flag + y * nx;
         for (int64_t x = 0; x < nx; x++)
-            f[x] = (uint8_t)(((m[x] & bad_bits) != 0) | !(fabsf(v[x]) <= FLT_MAX) | !(u[x] > 0.0f && u[x] <= FLT_MAX));
+            f[x] = (uint8_t)(((m[x] & bad_bits) != 0) | !(fabsf(v[x]) <= FLT_MAX) |
+                             !((u[x] > 0.0f) & (u[x] <= FLT_MAX)));
+        for (int64_t x = 0; x < nx; x++) any |= f[x], planes |= m[x];
+    }
+    near->any = any;
+    near->planes = planes;
+    for (int64_t y = 0; any && y < ny; y++) {
+        uint8_t *restrict f = flag + y * nx;
         for (int64_t step = 1; step < WIDE; step *= 2) {
 #pragma GCC ivdep /* reads ahead of what it writes */
             for (int64_t x = 0; x < nx - step; x++) f[x] |= f[x + step];
         }
     }
-    for (int64_t y = 0; y + 6 <= ny; y++) {
+    for (int64_t y = 0; any && y + 6 <= ny; y++) {
         const uint8_t *restrict f = flag + y * nx;
         for (int64_t x = 0; x < nx; x++)
             result[y * nx + x] = f[x] | f[nx + x] | f[2 * nx + x] | f[3 * nx + x] | f[4 * nx + x] | f[5 * nx + x];
@@ -254,15 +291,15 @@ INLINE void find_near(const source_planes *s, uint32_t bad_bits, near_map *near)
 }
 
 /* Where a tile lies in the output, and the factor on its pixels. */
-typedef struct {
-    int64_t row0, row1, column0, column1, x, y, nx; /* its rows and columns in use; output pixel of its first; output width */
+typedef struct { /* its rows and columns in use; output pixel of its first; output width */
+    int64_t row0, row1, column0, column1, x, y, nx;
 } tile_place;
 
 INLINE void finish_row(const tile_row *r, const tile_place *p, int64_t row, float *restrict out_image,
                        float *restrict out_variance, uint32_t *restrict out_mask) {
     const int64_t at = (p->y + row) * p->nx + p->x;
     for (int64_t j = p->column0; j < p->column1; j++) {
-        float scale = (float)r->scale[j];
+        const float scale = r->scale[j];
         out_image[at + j] = r->image[j] * scale;
         out_variance[at + j] = r->variance[j] * scale * scale;
         out_mask[at + j] = r->mask[j];
@@ -290,9 +327,9 @@ static size_t largest_tile(const double *gx, const double *gy, int64_t gny, int6
     return largest;
 }
 
-RSP_API RSP_SIMD rsp_status rsp_warp(const float *image, const float *variance, const uint32_t *mask, int64_t ny, int64_t nx,
-                                     const double *grid_x, const double *grid_y, const double *grid_scale, int64_t gny,
-                                     int64_t gnx, const rsp_warp_rules *rules, int64_t row0, int64_t column0,
+RSP_API RSP_SIMD rsp_status rsp_warp(const float *image, const float *variance, const uint32_t *mask, int64_t ny,
+                                     int64_t nx, const double *grid_x, const double *grid_y, const double *grid_scale,
+                                     int64_t gny, int64_t gnx, const rsp_warp_rules *rules, int64_t row0, int64_t column0,
                                      int64_t out_ny, int64_t out_nx, float *out_image, float *out_variance,
                                      uint32_t *out_mask) {
     RSP_CHECK(ny > 0 && nx > 0 && out_ny > 0 && out_nx > 0, RSP_BAD_SHAPE);
@@ -304,24 +341,31 @@ RSP_API RSP_SIMD rsp_status rsp_warp(const float *image, const float *variance, 
     size_t largest = largest_tile(grid_x, grid_y, gny, gnx, ny, nx);
     tile_row *r = aligned_alloc(64, (sizeof *r + 63) / 64 * 64);
     kernel_table *table = aligned_alloc(64, (sizeof *table + 63) / 64 * 64);
-    near_map near = {malloc(largest), malloc(largest), 0, 0, 0, 0};
+    near_map near = {.flag = malloc(largest), .near = malloc(largest)};
     RSP_NEED(r && table && near.flag && near.near, RSP_NO_MEMORY);
     fill_table(table);
     for (int64_t ty = 0; ty < gny - 3; ty++)
         for (int64_t tx = 0; tx < gnx - 3; tx++) {
             const int64_t node = ty * gnx + tx;
             const tile_place p = {ty ? 0 : row0, rsp_min(TILE, row0 + out_ny - ty * TILE), tx ? 0 : column0,
-                                  rsp_min(TILE, column0 + out_nx - tx * TILE), tx * TILE - column0, ty * TILE - row0, out_nx};
+                                  rsp_min(TILE, column0 + out_nx - tx * TILE), tx * TILE - column0, ty * TILE - row0,
+                                  out_nx};
             if (!tile_bounds(grid_x + node, grid_y + node, gnx, ny, nx, &near)) {
                 fill_tile(&p, rules->no_data, out_image, out_variance, out_mask);
             } else {
+                double cx[4][4], cy[4][4], cs[4][4];
+                bicubic(grid_x + node, gnx, cx);
+                bicubic(grid_y + node, gnx, cy);
+                bicubic(grid_scale + node, gnx, cs);
                 find_near(&source, rules->bad, &near);
                 for (int64_t row = p.row0; row < p.row1; row++) {
-                    place(grid_x + node, grid_y + node, grid_scale + node, gnx, (int)row, r);
+                    evaluate(cx, (double)row / TILE, r->x);
+                    evaluate(cy, (double)row / TILE, r->y);
+                    evaluate_factor(cs, (double)row / TILE, r->scale);
                     split(ny, nx, r);
                     weigh(table, r);
                     classify(&source, &near, r);
-                    if (nx >= WIDE && ny >= 6) fast_row(&source, r);
+                    if (nx >= WIDE && ny >= 6) fast_row(&source, near.planes, r);
                     for (int j = (int)p.column0; j < p.column1; j++)
                         if (!r->fast[j]) slow_pixel(&source, rules, j, r);
                     finish_row(r, &p, row, out_image, out_variance, out_mask);
@@ -336,52 +380,69 @@ done:
     return status;
 }
 
-/* The stamp as a star at a fraction (cx, cy) of a pixel shows it: Lanczos-5, on a grid five pixels larger on each side. */
-static void shift_stamp(const float *stamp, int64_t k, double cx, double cy, double *restrict row, double *restrict shifted) {
+/* The stamp as a star at a fraction (cx, cy) of a pixel shows it: Lanczos-5. Pixel (0, 0) of the star is element
+ * (size / 2 + BORDER) of a square of size + 2 BORDER, whose outermost eight are zero, so that windows need no bounds. */
+#define BORDER (5 + WIDE)
+
+INLINE void shift_stamp(const float *restrict stamp, int64_t k, double cx, double cy, float *restrict row,
+                        float *restrict shifted) {
     double wx[10], wy[10];
-    const int64_t n = k + 10;
-    /* value at u = i - c: with i - c = (i - 1) + (1 - c), the taps of stamp pixels i - 1 - 4 .. i - 1 + 5 at phase 1 - c */
+    const int64_t n = k + 2 * BORDER;
+    /* value at u = i - c = (i - 1) + (1 - c): taps of stamp pixels i - 5 .. i + 4 at phase 1 - c */
     lanczos_weights(1.0 - cx, 5, wx);
     lanczos_weights(1.0 - cy, 5, wy);
     memset(row, 0, sizeof *row * (size_t)(n * k));
     memset(shifted, 0, sizeof *shifted * (size_t)(n * n));
     for (int64_t y = 0; y < k; y++)
-        for (int64_t x = 0; x < n; x++)
-            for (int64_t t = rsp_max(0, 10 - x); t < 10 && x - 10 + t < k; t++)
-                row[y * n + x] += wx[t] * stamp[y * k + x - 10 + t];
-    for (int64_t y = 0; y < n; y++)
-        for (int64_t t = rsp_max(0, 10 - y); t < 10 && y - 10 + t < k; t++)
-            for (int64_t x = 0; x < n; x++) shifted[y * n + x] += wy[t] * row[(y - 10 + t) * n + x];
+        for (int t = 0; t < 10; t++) {
+            const float w = (float)wx[t];
+            float *restrict to = row + y * n + BORDER + 5 - t;
+            for (int64_t x = 0; x < k; x++) to[x] += w * stamp[y * k + x];
+        }
+    for (int64_t y = 0; y < k; y++)
+        for (int t = 0; t < 10; t++) {
+            const float w = (float)wy[t];
+            float *restrict to = shifted + (y + BORDER + 5 - t) * n;
+            for (int64_t x = 0; x < n; x++) to[x] += w * row[y * n + x];
+        }
+}
+
+/* The shifted stamp at a position of its own pixels; zero off it. */
+INLINE float sample_stamp(const float *shifted, int64_t n, const kernel_table *table, double x, double y) {
+    if (!(x >= 3.0 && y >= 3.0 && x < (double)(n - WIDE) && y < (double)(n - WIDE))) return 0.0f;
+    const int64_t ix = (int64_t)x, iy = (int64_t)y;
+    const float px = (float)(x - (double)ix) * PHASES, py = (float)(y - (double)iy) * PHASES;
+    const int kx = (int)rsp_min((int64_t)px, PHASES - 1), ky = (int)rsp_min((int64_t)py, PHASES - 1);
+    const vec wx = table->weight[kx] + (px - (float)kx) * (table->weight[kx + 1] - table->weight[kx]);
+    const vec wy = table->weight[ky] + (py - (float)ky) * (table->weight[ky + 1] - table->weight[ky]);
+    vec column = {0};
+    for (int i = 0; i < 6; i++) {
+        vec pixels;
+        memcpy(&pixels, shifted + (iy - 2 + i) * n + ix - 2, sizeof pixels);
+        column += wy[i] * pixels;
+    }
+    column *= wx;
+    return ((column[0] + column[1]) + (column[2] + column[3])) + (column[4] + column[5]);
 }
 
 RSP_API RSP_SIMD rsp_status rsp_warp_psf(const float *stamps, int64_t n, int64_t size, const double *phase,
                                          const double *affine, int64_t out_size, float *out_stamps) {
     RSP_CHECK(n > 0 && size > 0 && size % 2 == 1 && out_size > 0 && out_size % 2 == 1, RSP_BAD_SHAPE);
     rsp_status status = RSP_OK;
-    const int64_t wide = size + 10, half = out_size / 2;
+    const int64_t wide = size + 2 * BORDER, half = out_size / 2;
+    const double middle = (double)(size / 2 + BORDER);
     kernel_table *table = aligned_alloc(64, (sizeof *table + 63) / 64 * 64);
-    double *row = malloc(sizeof *row * (size_t)(wide * size)), *shifted = malloc(sizeof *shifted * (size_t)(wide * wide));
+    float *row = malloc(sizeof *row * (size_t)(wide * size)), *shifted = malloc(sizeof *shifted * (size_t)(wide * wide));
     RSP_NEED(table && row && shifted, RSP_NO_MEMORY);
     fill_table(table);
     for (int64_t s = 0; s < n; s++) {
-        const double *c = phase + 2 * s, *a = affine + 4 * s, area = fabs(a[0] * a[3] - a[1] * a[2]);
+        const double *c = phase + 2 * s, *a = affine + 4 * s;
+        const float area = (float)fabs(a[0] * a[3] - a[1] * a[2]);
         shift_stamp(stamps + s * size * size, size, c[0], c[1], row, shifted);
-        for (int64_t v = 0; v < out_size; v++)
-            for (int64_t u = 0; u < out_size; u++) {
-                /* the star's pixel (0, 0) is element (size / 2 + 5) of the shifted stamp */
-                double x = size / 2 + 5 + c[0] + a[0] * (u - half) + a[1] * (v - half);
-                double y = size / 2 + 5 + c[1] + a[2] * (u - half) + a[3] * (v - half), sum = 0.0;
-                int ok = (x >= 0) & (x <= wide) & (y >= 0) & (y <= wide);
-                int64_t ix = (int64_t)floor(ok ? x : -9.0), iy = (int64_t)floor(ok ? y : -9.0);
-                double px = ok ? (x - ix) * PHASES : 0.0, py = ok ? (y - iy) * PHASES : 0.0;
-                int kx = (int)rsp_min((int64_t)px, PHASES - 1), ky = (int)rsp_min((int64_t)py, PHASES - 1);
-                vec wx = table->weight[kx] + (float)(px - kx) * (table->weight[kx + 1] - table->weight[kx]);
-                vec wy = table->weight[ky] + (float)(py - ky) * (table->weight[ky + 1] - table->weight[ky]);
-                for (int64_t j = rsp_max(0, 2 - iy); j < 6 && iy - 2 + j < wide; j++)
-                    for (int64_t i = rsp_max(0, 2 - ix); i < 6 && ix - 2 + i < wide; i++)
-                        sum += (double)wy[j] * wx[i] * shifted[(iy - 2 + j) * wide + ix - 2 + i];
-                out_stamps[(s * out_size + v) * out_size + u] = (float)(area * sum);
-            }
+        for (int64_t v = -half; v <= half; v++)
+            for (int64_t u = -half; u <= half; u++)
+                *out_stamps++ = area * sample_stamp(shifted, wide, table, middle + c[0] + a[0] * (double)u + a[1] * (double)v,
+                                                    middle + c[1] + a[2] * (double)u + a[3] * (double)v);
     }
 done:
     free(table);

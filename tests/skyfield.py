@@ -1,4 +1,4 @@
-"""A small sky for tests: stars of known flux drawn exactly as a VisitDetector, with shifts, rotation, distortion, noise."""
+"""A small sky for tests: stars of known flux as a VisitDetector, with shifts, rotation, distortion, noise."""
 
 from __future__ import annotations
 

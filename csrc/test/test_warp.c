@@ -3,7 +3,8 @@
 #include "testing.h"
 
 enum { N = 80, NODES = 6 };
-static const rsp_warp_rules rules = {.bad = 1, .interpolated = 2, .no_data = 4, .rejected = 8, .edge = 16, .max_bad = 0.1f};
+static const rsp_warp_rules rules = {.bad = 1, .interpolated = 2, .no_data = 4, .rejected = 8, .edge = 16,
+                                     .max_bad = 0.1f};
 
 typedef struct {
     float image[N * N], variance[N * N], out[64 * 64], out_variance[64 * 64];
@@ -40,8 +41,8 @@ static void test_whole_pixels(void) {
     for (int i = 0; i < 64 * 64; i++) {
         int x = i % 64 - 2, y = i / 64 + 18;
         if (x < 0 || y >= N) outside += isnan(f->out[i]) && isinf(f->out_variance[i]) && (f->out_mask[i] & 4);
-        else copies += fabsf(f->out[i] - 2.0f * f->image[y * N + x]) < 2e-5f && fabsf(f->out_variance[i] - 4.0f) < 1e-5f &&
-                       f->out_mask[i] == 0;
+        else copies += fabsf(f->out[i] - 2.0f * f->image[y * N + x]) < 2e-5f &&
+                       fabsf(f->out_variance[i] - 4.0f) < 1e-5f && f->out_mask[i] == 0;
     }
     CHECK(copies == 62 * 62);
     CHECK(outside == 64 * 64 - 62 * 62);
@@ -116,7 +117,10 @@ static void test_psf(void) { /* unmoved, a stamp stays; on half the scale it kee
     enum { K = 21 };
     float stamp[K * K], out[K * K];
     double sum = 0.0, phase[2] = {0.0, 0.0}, same[4] = {1.0, 0.0, 0.0, 1.0}, finer[4] = {0.0, 0.8, -0.8, 0.0};
-    for (int i = 0; i < K * K; i++) sum += stamp[i] = expf(-0.125f * ((i % K - 10) * (i % K - 10) + (i / K - 10) * (i / K - 10)));
+    for (int i = 0; i < K * K; i++) {
+        const int x = i % K - 10, y = i / K - 10;
+        sum += stamp[i] = expf(-0.125f * (float)(x * x + y * y));
+    }
     for (int i = 0; i < K * K; i++) stamp[i] /= (float)sum;
     CHECK(rsp_warp_psf(stamp, 1, K, phase, same, K, out) == RSP_OK);
     double worst = 0.0, flux = 0.0;

@@ -1,7 +1,7 @@
 """Coadd: the clipped weighted mean of warps, with its PSF, its noise correlation and its inputs.
 
-Each input has one weight (one over its median variance), so that the coadd's PSF is the weighted mean of the warps' PSFs
-and a star's profile does not depend on its brightness. Outliers are found against the mean of the other inputs
+Each input has one weight (one over its median variance), so that the coadd's PSF is the weighted mean of the warps'
+PSFs and a star's profile does not depend on its brightness. Outliers are found against the mean of the other inputs
 (algorithms.md D.2), with a tolerance where the sky varies from pixel to pixel.
 """
 
@@ -43,8 +43,10 @@ class CoaddConfig(Config):
     tolerance: float = parameter(1.0, "times the local range of the others, added to the limit: spares stars when the "
                                       "seeing changes", low=0.0)
     min_inputs: int = parameter(3, "pixels with fewer inputs are not clipped", low=3)
-    max_saturated: float = parameter(0.2, "a pixel is saturated if more than this share of the weight was", low=0.0, high=1.0)
-    min_coverage: float = parameter(0.5, "an input belongs to a cell if it covers this fraction of it", above=0.0, high=1.0)
+    max_saturated: float = parameter(0.2, "a pixel is saturated if more than this share of the weight was", low=0.0,
+                                     high=1.0)
+    min_coverage: float = parameter(0.5, "an input belongs to a cell if it covers this fraction of it", above=0.0,
+                                    high=1.0)
     block_rows: int = parameter(0, "rows combined at a time, in whole cells; 0: all. Less memory, the same result",
                                 unit="pixel", low=0)
 
@@ -68,7 +70,8 @@ def coadd(band: str, warps: list[Warp], box: Box, config: CoaddConfig) -> Coadd:
                            warp.image.box.y0 - box.y0, warp.weight) for warp in warps]
     rules = {"kappa": config.kappa, "tolerance": config.tolerance, "max_saturated": config.max_saturated,
              "min_inputs": config.min_inputs, "carry": bits(*CARRIED), "rejected": bits("REJECTED"),
-             "edge": bits("SENSOR_EDGE"), "saturated": bits("SAT"), "clipped": bits("CLIPPED"), "no_data": bits("NO_DATA")}
+             "edge": bits("SENSOR_EDGE"), "saturated": bits("SAT"), "clipped": bits("CLIPPED"),
+             "no_data": bits("NO_DATA")}
     image, variance, mask, count, clipped = kernel.clipped_mean(inputs, box.shape, rules)
     psf, noise, n_expected = _cells(warps, box, config)
     cell = psf.cell
@@ -118,8 +121,10 @@ def stitch(parts: list[Coadd | None], blocks: list[Box], box: Box) -> Coadd:
     image, mask, variance = (np.concatenate([getattr(part.image, name) for part in parts])
                              for name in ("image", "mask", "variance"))
     psf = CellPsf(np.concatenate([part.psf.cells for part in parts]), whole.psf.cell, box)
-    return Coadd(whole.band, MaskedImage(image, mask, variance, box, "nJy"), np.concatenate([part.n_inputs for part in parts]),
-                 psf, np.concatenate([part.noise_correlation for part in parts]), _merged([part.inputs for part in parts]))
+    n_inputs = np.concatenate([part.n_inputs for part in parts])
+    noise = np.concatenate([part.noise_correlation for part in parts])
+    inputs = _merged([part.inputs for part in parts])
+    return Coadd(whole.band, MaskedImage(image, mask, variance, box, "nJy"), n_inputs, psf, noise, inputs)
 
 
 def _without_input(like: Coadd, box: Box) -> Coadd:
@@ -127,7 +132,8 @@ def _without_input(like: Coadd, box: Box) -> Coadd:
     rows = -(-box.ny // like.psf.cell)
     cells = np.full((rows, *like.psf.cells.shape[1:]), np.nan, np.float32)
     return Coadd(like.band, MaskedImage.without_data(box, "nJy"), np.zeros(box.shape, np.uint16),
-                 CellPsf(cells, like.psf.cell, box), np.full(cells.shape[:2], np.nan, np.float32), Catalogue(INPUT_COLUMNS))
+                 CellPsf(cells, like.psf.cell, box), np.full(cells.shape[:2], np.nan, np.float32),
+                 Catalogue(INPUT_COLUMNS))
 
 
 def _checked(warps: list[Warp], box: Box) -> list[Warp]:
@@ -144,8 +150,8 @@ def _checked(warps: list[Warp], box: Box) -> list[Warp]:
 def _cells(warps: list[Warp], box: Box, config: CoaddConfig) -> tuple[CellPsf, np.ndarray, np.ndarray]:
     """PSF, noise correlation and number of inputs per cell.
 
-    An input counts in a cell if it covers enough of it, with its weight times its coverage; where none covers enough, all
-    that touch the cell count.
+    An input counts in a cell if it covers enough of it, with its weight times its coverage; where none covers enough,
+    all that touch the cell count.
     """
     coverage = np.stack([warp.coverage for warp in warps]).astype(float)
     enough = coverage >= config.min_coverage
@@ -164,7 +170,8 @@ def _cells(warps: list[Warp], box: Box, config: CoaddConfig) -> tuple[CellPsf, n
     with np.errstate(invalid="ignore"):
         cells /= cells.sum(axis=(2, 3), keepdims=True)
         correlation = smooth / plane
-    return (CellPsf(cells.astype(np.float32), warps[0].psf.cell, box), correlation.astype(np.float32), enough.sum(axis=0))
+    psf = CellPsf(cells.astype(np.float32), warps[0].psf.cell, box)
+    return psf, correlation.astype(np.float32), enough.sum(axis=0)
 
 
 def _inputs(warps: list[Warp], clipped: np.ndarray, box: Box) -> Catalogue:
@@ -181,5 +188,6 @@ def _merged(tables: list[Catalogue]) -> Catalogue:
     _, first, group = np.unique(np.stack([rows["visit"], rows["detector"].astype(np.int64)]), axis=1, return_index=True,
                                 return_inverse=True)
     merged = rows.rows(first)
-    sums = {name: np.bincount(group.ravel(), rows[name], len(first)).astype(np.int64) for name in ("nPixels", "nClipped")}
+    sums = {name: np.bincount(group.ravel(), rows[name], len(first)).astype(np.int64)
+            for name in ("nPixels", "nClipped")}
     return merged.with_columns([merged.columns[name] for name in sums], sums)

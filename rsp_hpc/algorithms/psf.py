@@ -29,8 +29,9 @@ __all__ = ["ApertureCorrection", "PsfConfig", "aperture_correction", "fit_psf", 
 logger = logging.getLogger(__name__)
 
 BAD_PLANES = ("BAD", "SAT", "CR", "NO_DATA", "UNMASKEDNAN", "SUSPECT", "INTRP")
-FLAGS = ("centroid_flag", "i_flag", "psfFlux_flag", "pixelFlags_saturatedCenter", "pixelFlags_crCenter", "pixelFlags_suspectCenter",
-         "pixelFlags_interpolatedCenter", "pixelFlags_saturated", "pixelFlags_offimage", "pixelFlags_nodata")
+FLAGS = ("centroid_flag", "i_flag", "psfFlux_flag", "pixelFlags_saturatedCenter", "pixelFlags_crCenter",
+         "pixelFlags_suspectCenter", "pixelFlags_interpolatedCenter", "pixelFlags_saturated", "pixelFlags_offimage",
+         "pixelFlags_nodata")
 REFITS, CORE, ANNULUS = 2, 2, 5
 FWHM_OF_SIGMA = 2.3548
 
@@ -40,7 +41,8 @@ class PsfConfig(Config):
 
     order: int = parameter(2, "order of the polynomial in position; lower where stars are few", low=0, high=2)
     size: int = parameter(0, "odd side of the pixel grid; 0: 8 FWHM, 21 to 41", unit="pixel", low=0, high=101)
-    default_fwhm: float = parameter(4.0, "width taken where an image has no star to guess it from", unit="pixel", above=0.5)
+    default_fwhm: float = parameter(4.0, "width taken where an image has no star to guess it from", unit="pixel",
+                                    above=0.5)
     min_snr: float = parameter(20.0, "faintest star", unit="sigma", above=0.0)
     max_snr: float = parameter(200.0, "brighter stars get no more weight than this", unit="sigma", above=0.0)
     max_stars: int = parameter(150, "stars used, spread over the detector", low=3)
@@ -154,7 +156,8 @@ def _on_locus(sources: Catalogue, image: MaskedImage) -> np.ndarray:
         for values, floor in ((size, 0.03), (shape[0], 0.02), (shape[1], 0.02)):
             residual = values - terms @ np.linalg.lstsq(terms[on], values[on], rcond=None)[0]
             middle = np.median(residual[on])
-            keep &= np.abs(residual - middle) < np.clip(4.0 * 1.4826 * np.median(np.abs(residual[on] - middle)), floor, 0.2)
+            scatter = 1.4826 * np.median(np.abs(residual[on] - middle))
+            keep &= np.abs(residual - middle) < np.clip(4.0 * scatter, floor, 0.2)
         if keep.sum() < 4 or (keep == on).all():
             break
         on = keep
@@ -168,8 +171,8 @@ def _isolated(sources: Catalogue, rows: np.ndarray, config: PsfConfig) -> np.nda
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (flux > 0))
     order = known[np.argsort(x[known])]
     quiet = np.zeros(len(rows), bool)
-    for radius, limit in ((4.0, config.max_neighbour), (3.0, 2 * config.max_neighbour), (2.0, 4 * config.max_neighbour)):
-        reach = radius * fwhm
+    for radius, factor in ((4.0, 1.0), (3.0, 2.0), (2.0, 4.0)):
+        reach, limit = radius * fwhm, factor * config.max_neighbour
         first = np.searchsorted(x[order], x[rows] - reach)
         last = np.searchsorted(x[order], x[rows] + reach)
         for k, row in enumerate(rows):
@@ -316,7 +319,8 @@ def aperture_correction(image: MaskedImage, psf: Psf, sources: Catalogue, config
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = table[name] / table["psfFlux"]
         error = np.hypot(table[name + "Err"], 0.002 * table[name]) / np.abs(table["psfFlux"])
-        good = np.isfinite(ratio) & (error > 0) & ~table[name + "_flag"] & ~table["psfFlux_flag"] & (table["psfFlux"] > 0)
+        good = np.isfinite(ratio) & (error > 0) & (table["psfFlux"] > 0)
+    good &= ~table[name + "_flag"] & ~table["psfFlux_flag"]
     if not good.any():
         return ApertureCorrection(1.0, float("nan"))
     ratio, weight = ratio[good], 1.0 / error[good] ** 2

@@ -77,7 +77,8 @@ def _cut(image: MaskedImage, good: np.ndarray, x: np.ndarray, y: np.ndarray):
     known = np.isfinite(border).sum(axis=1) > 20
     stamps, border, x, y = stamps[known], border[known], x[known], y[known]
     sky = row_quantile(border, 0.4)  # below the median: neighbours add
-    noise = np.maximum(np.sqrt(image.variance[y, x].astype(float)), 1.4826 * row_quantile(np.abs(border - sky[:, None]), 0.5))
+    scatter = 1.4826 * row_quantile(np.abs(border - sky[:, None]), 0.5)
+    noise = np.maximum(np.sqrt(image.variance[y, x].astype(float)), scatter)
     return np.nan_to_num(stamps - sky[:, None, None]), sky, noise, x, y
 
 
@@ -108,12 +109,13 @@ def adaptive_moments(stamps: np.ndarray, iterations: int = 20) -> np.ndarray:
             xx = 2.0 * ((weight * u * u).sum(axis=(1, 2)) / total - mx * mx)
             yy = 2.0 * ((weight * v * v).sum(axis=(1, 2)) / total - my * my)
             xy = 2.0 * ((weight * u * v).sum(axis=(1, 2)) / total - mx * my)
-        fine = (xx * yy - xy * xy > 0.05) & (xx > 0) & (np.hypot(cx, cy) < 2.0) & (np.maximum(xx, yy) < (0.6 * half) ** 2)
+        fine = (xx * yy - xy * xy > 0.05) & (xx > 0) & (np.hypot(cx, cy) < 2.0)
+        fine &= np.maximum(xx, yy) < (0.6 * half) ** 2
     return np.where(fine[:, None], np.stack([xx, yy, xy], axis=1), np.nan)
 
 
 def half_sample_mode(values: np.ndarray) -> float:
-    """The mode of a sample: the densest half, again and again (Robertson & Cryer 1974); the median of three or fewer."""
+    """The mode of a sample: the densest half, again and again (Robertson & Cryer 1974), down to three values."""
     values = np.sort(values)
     while len(values) > 3:
         half = (len(values) + 1) // 2

@@ -21,8 +21,8 @@ MARGIN = 5
 def lanczos_matrix(shift: np.ndarray, n_out: int, n_in: int) -> np.ndarray:
     """(n, n_out, n_in) float64: rows that interpolate a centred grid at pixels displaced by -shift.
 
-    The grid's value at u - shift for the pixels u of an array of n_out, centred as the grid; Lanczos of order 5, the ten
-    weights normalised to unit sum (those that fall off the grid included).
+    The grid's value at u - shift for the pixels u of an array of n_out, centred as the grid; Lanczos of order 5, the
+    ten weights normalised to unit sum (those that fall off the grid included).
     """
     fraction = np.asarray(shift, float)[:, None]
     whole = np.arange(-LANCZOS_ORDER - 1, LANCZOS_ORDER + 2)
@@ -78,7 +78,8 @@ class StarStamps:
         on = (rows >= 0) & (rows < image.box.ny) & (columns >= 0) & (columns < image.box.nx)
         rows, columns = np.clip(rows, 0, image.box.ny - 1), np.clip(columns, 0, image.box.nx - 1)
         data, variance, mask = (plane[rows, columns] for plane in (image.image, image.variance, image.mask))
-        good = on & np.isfinite(data) & np.isfinite(variance) & (variance > 0) & ((mask & np.uint32(bits(*bad_planes))) == 0)
+        good = on & np.isfinite(data) & np.isfinite(variance) & (variance > 0)
+        good &= (mask & np.uint32(bits(*bad_planes))) == 0
         inner = slice(MARGIN, MARGIN + size)
         core = good[:, outer - 2:outer + 3, outer - 2:outer + 3].all(axis=(1, 2))
         usable = core & (good[:, inner, inner].mean(axis=(1, 2)) >= 0.5)
@@ -107,7 +108,8 @@ class StarStamps:
     def matrices(self, step: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Lanczos matrices (n, size, size) along y and x at the present positions (plus `step`)."""
         size = self.data.shape[-1]
-        return (lanczos_matrix(self.y - self.row + step, size, size), lanczos_matrix(self.x - self.column + step, size, size))
+        return (lanczos_matrix(self.y - self.row + step, size, size),
+                lanczos_matrix(self.x - self.column + step, size, size))
 
     def model(self, grid: np.ndarray, terms: np.ndarray) -> np.ndarray:
         """(n, size, size): the PSF of each star on its own pixels, for flux one."""
@@ -115,7 +117,7 @@ class StarStamps:
         return across @ at_positions(grid, terms) @ along.swapaxes(1, 2)
 
     def weights(self, grid: np.ndarray, terms: np.ndarray, max_snr: float, model_error: float) -> np.ndarray:
-        """(n, size, size): inverse variances from the model, not from the noisy data; bright stars held to `max_snr`."""
+        """(n, size, size): inverse variances from the model, not the noisy data; bright stars held to `max_snr`."""
         light = np.maximum(self.model(grid, terms), 0.0) * self.flux[:, None, None]
         variance = self.sky_variance[:, None, None] + self.slope * light
         snr2 = (light**2 / variance).sum(axis=(1, 2))
@@ -197,8 +199,8 @@ def azimuthal_mean(stamp: np.ndarray, radius: np.ndarray) -> np.ndarray:
 def solve_grid(stars: StarStamps, weight: np.ndarray, terms: np.ndarray, start: np.ndarray, prior: float) -> np.ndarray:
     """The grid's coefficients that fit the stars at their present fluxes and positions.
 
-    Minimises sum w (d - f L_y P L_x^T)^2 + sum ((q_0 - g) / s)^2 + sum_{m > 0} (q_m / s)^2, g the elliptical mean profile
-    of `start` and s = prior (g + 3e-4).
+    Minimises sum w (d - f L_y P L_x^T)^2 + sum ((q_0 - g) / s)^2 + sum_{m > 0} (q_m / s)^2, g the elliptical mean
+    profile of `start` and s = prior (g + 3e-4).
 
     Parameters
     ----------
@@ -238,7 +240,7 @@ def solve_grid(stars: StarStamps, weight: np.ndarray, terms: np.ndarray, start: 
 
 
 def _conjugate_gradients(product, precondition, right, start, tolerance: float = 1e-6, most: int = 30) -> np.ndarray:
-    """Solve product(x) = right; stops when the preconditioned residual has fallen by `tolerance` (in energy: squared)."""
+    """Solve product(x) = right; stops when the preconditioned residual fell by `tolerance` (its square in energy)."""
     x = start.copy()
     residual = right - product(x)
     z = precondition(residual)

@@ -1,8 +1,8 @@
 """Warp: a calibrated detector resampled onto sky pixels, in nJy, with its variance, mask and PSF.
 
-Lanczos-3 (Duchon 1979, J. Appl. Meteor. 18, 1016), one pass over three planes. The mapping target pixel -> sky -> source
-pixel is exact on a lattice of 32 pixels and cubic in between (1e-9 pixel). The lattice is fixed to the target's pixel
-numbers, so that a pixel has the same value whatever box it was warped in.
+Lanczos-3 (Duchon 1979, J. Appl. Meteor. 18, 1016), one pass over three planes. The mapping target pixel -> sky ->
+source pixel is exact on a lattice of 32 pixels and cubic in between (1e-9 pixel). The lattice is fixed to the target's
+pixel numbers, so that a pixel has the same value whatever box it was warped in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["BAD_PLANES", "WarpConfig", "warp", "warp_psf"]
 
 BAD_PLANES = ("BAD", "SAT", "CR", "NO_DATA", "UNMASKEDNAN")
 MARGIN = 2
-"""Pixels warped around the box: the coadd compares neighbours, and must do so alike on both sides of a block's border."""
+"""Pixels warped around the box: the coadd compares neighbours, alike on both sides of a block's border."""
 
 
 class WarpConfig(Config):
@@ -33,9 +33,10 @@ class WarpConfig(Config):
     max_bad: float = parameter(0.1, "share of the kernel that may fall on interpolated bad pixels; beyond, no data",
                                low=0.0, high=1.0)
     cell: int = parameter(150, "side of a cell, on which the PSF is constant", unit="pixel", low=10)
-    psf_size: int = parameter(41, "odd side of the warped PSF, the same for all inputs of a coadd; 0: that of the visit's PSF",
+    psf_size: int = parameter(41, "odd side of the warped PSF, one for all inputs of a coadd; 0: the visit PSF's",
                               unit="pixel", low=0)
-    psf_phases: int = parameter(4, "positions per cell at which the PSF is warped and averaged: 1, 4, 9 or 16", low=1, high=16)
+    psf_phases: int = parameter(4, "positions per cell at which the PSF is warped and averaged: 1, 4, 9 or 16", low=1,
+                                high=16)
 
 
 class Mapping:
@@ -79,8 +80,8 @@ class Mapping:
 def warp(visit: VisitDetector, target: Wcs, box: Box, config: WarpConfig) -> Warp | None:
     """Resample a detector onto `box` of the target's pixels.
 
-    Images hold flux per pixel: values are multiplied by the photometric scale and by the local ratio of target to source
-    pixel area, so that a star keeps its flux.
+    Images hold flux per pixel: values are multiplied by the photometric scale and by the local ratio of target to
+    source pixel area, so that a star keeps its flux.
 
     Returns
     -------
@@ -142,12 +143,13 @@ def _weight(visit: VisitDetector, target: Wcs) -> float | None:
     there = target.sky_to_pixel(*visit.wcs.pixel_to_sky(*middle))
     if not np.isfinite(there).all():
         return None
-    area = abs(np.linalg.det(target.local_jacobian(*map(float, there))) / np.linalg.det(visit.wcs.local_jacobian(*middle)))
-    return float(1.0 / (np.median(good) * (visit.photocal.scale * area) ** 2))
+    areas = [abs(np.linalg.det(wcs.local_jacobian(float(x), float(y)))) for wcs, (x, y) in ((target, there),
+                                                                                            (visit.wcs, middle))]
+    return float(1.0 / (np.median(good) * (visit.photocal.scale * areas[0] / areas[1]) ** 2))
 
 
 def _whole_cells(covered: Box, box: Box, cell: int) -> Box:
-    """Grown to whole cells of `box` (and its margin), so that positions in a cell never depend on what else is warped."""
+    """Grown to whole cells of `box` (and its margin), so that a cell never depends on what else is warped."""
     if covered.area == 0:
         return covered
     x0, y0 = (start + cell * ((low - start) // cell) for start, low in ((box.x0, covered.x0), (box.y0, covered.y0)))
@@ -157,13 +159,12 @@ def _whole_cells(covered: Box, box: Box, cell: int) -> Box:
 
 def _coverage(image: MaskedImage, box: Box, cell: int) -> np.ndarray:
     """(ncy, ncx) float32: fraction of the pixels of each of the box's cells that have a value."""
-    valid = np.zeros(box.shape, np.float32)
-    part = image.box.intersect(box)
-    valid[part.slices(box)] = np.isfinite(image.image[part.slices(image.box)])
-    rows, columns = np.arange(0, box.ny, cell), np.arange(0, box.nx, cell)
-    counts = np.add.reduceat(np.add.reduceat(valid, rows, axis=0), columns, axis=1)
-    sizes = np.outer(np.diff([*rows, box.ny]), np.diff([*columns, box.nx]))
-    return (counts / sizes).astype(np.float32)
+    valid = np.isfinite(image.image)
+    counts = np.zeros((-(-box.ny // cell), -(-box.nx // cell)), np.float32)
+    for row, column in np.ndindex(counts.shape):
+        whole = Box(box.x0 + column * cell, box.y0 + row * cell, cell, cell).intersect(box)
+        counts[row, column] = np.count_nonzero(valid[whole.intersect(image.box).slices(image.box)]) / whole.area
+    return counts
 
 
 def _cells(visit: VisitDetector, mapping: Mapping, coverage: np.ndarray, box: Box, config: WarpConfig):
@@ -205,7 +206,7 @@ def _stamps(visit: VisitDetector, mapping: Mapping, x: np.ndarray, y: np.ndarray
 
 
 def _noise_factor(mapping: Mapping, x: np.ndarray, y: np.ndarray, cell: int, per_side: int = 8) -> np.ndarray:
-    """(n,): mean over a cell of sum(w^2), at 64 scattered pixels (golden-ratio offsets: no resonance with the mapping)."""
+    """(n,): mean over a cell of sum(w^2), at 64 pixels (golden-ratio offsets: no resonance with the mapping)."""
     count = np.arange(per_side * per_side)
     dx = np.round(cell * ((count + 0.5) / len(count) - 0.5))
     dy = np.round(cell * ((0.5 + count * 0.6180339887498949) % 1.0 - 0.5))
@@ -222,4 +223,5 @@ def _sum_of_squares(position: np.ndarray) -> np.ndarray:
 
 def _cubic_weights(t: np.ndarray) -> tuple[np.ndarray, ...]:
     """Lagrange weights of values at -1, 0, 1, 2."""
-    return (-t * (t - 1) * (t - 2) / 6, (t + 1) * (t - 1) * (t - 2) / 2, -(t + 1) * t * (t - 2) / 2, (t + 1) * t * (t - 1) / 6)
+    return (-t * (t - 1) * (t - 2) / 6, (t + 1) * (t - 1) * (t - 2) / 2, -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6)

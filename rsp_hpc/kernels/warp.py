@@ -40,7 +40,8 @@ def warp(planes: tuple, grid: tuple, rules: dict, offset: tuple[int, int], shape
 def warp_psf(stamps: np.ndarray, phase: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
     """Resample PSF stamps (n, k, k) float32 as `warp` resamples stars on output pixel centres: (n, size, size) float32.
 
-    `phase` (n, 2) float64: the star's fractional source position (x, y); `affine` (n, 2, 2) float64: d(source)/d(output).
+    `phase` (n, 2) float64: the star's fractional source position (x, y); `affine` (n, 2, 2) float64:
+    d(source)/d(output).
     """
     n, k = stamps.shape[:2]
     out = np.empty((n, size, size), np.float32)

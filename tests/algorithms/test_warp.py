@@ -17,11 +17,12 @@ BOX = Box(-150, -150, 300, 300)
 
 def a_star_grid(seed=1):
     rng = np.random.default_rng(seed)
-    x, y = (grid.ravel() + rng.uniform(-0.5, 0.5, grid.size) for grid in np.meshgrid(np.arange(-100, 101, 50.0), np.arange(-100, 101, 50.0)))
+    x, y = (grid.ravel() + rng.uniform(-0.5, 0.5, grid.size) for grid in np.meshgrid(*[np.arange(-100, 101, 50.0)] * 2))
     return x, y, np.full(x.size, 1e5)
 
 
-@pytest.mark.parametrize("angle, scale, distortion", [(0.0, 1.0, 0.0), (0.4, 1.0, 1e-9), (17.0, 1.1, 1e-8), (90.0, 0.95, 1e-8)])
+@pytest.mark.parametrize("angle, scale, distortion", [(0.0, 1.0, 0.0), (0.4, 1.0, 1e-9), (17.0, 1.1, 1e-8),
+                                                      (90.0, 0.95, 1e-8)])
 def test_stars_keep_their_flux_and_place(angle, scale, distortion):
     x, y, flux = a_star_grid()
     wcs = wcs_of(angle, (180.3, 179.8), scale, distortion)
@@ -55,7 +56,7 @@ def test_psf_of_the_warp_is_that_of_its_stars():
         wcs = wcs_of(angle, (180.37, 179.61), scale, 1e-9)
         x, y = np.array([-60.0, 20.0, 80.0]), np.array([50.0, -90.0, 10.0])
         visit = visit_of(1, wcs, (*TARGET.pixel_to_sky(x, y), np.full(3, 1e6)), shape=(360, 360), fwhm=3.2)
-        warped = warp(visit, TARGET, BOX, WarpConfig())
+        warped = warp(visit, TARGET, BOX, WarpConfig(psf_size=31))
         stamps = warp_psf(visit, TARGET, x, y, 31)
         for stamp, cx, cy in zip(stamps, x.astype(int), y.astype(int)):
             seen = warped.image.cutout(Box(cx - 15, cy - 15, 31, 31)).image / 1e6
@@ -74,14 +75,15 @@ def test_variance_plane_and_noise_factor():
     assert inner.image.var() == pytest.approx(np.median(inner.variance), rel=0.02)
     smooth = np.median(inner.variance) / np.median(warped.noise_factor)
     blocks = inner.image[:280, :280].reshape(28, 10, 28, 10).sum(axis=(1, 3))
-    # in the mean over sums of 10 x 10 pixels, kernel edges included: within the scatter of 784 sums (5 %) and 3 % for edges
+    # sums of 10 x 10 pixels: the scatter of 784 of them is 5 %, the kernel's edges make 3 %
     assert blocks.var() / 100 == pytest.approx(smooth, rel=0.15)
     assert warped.weight == pytest.approx(1.0 / (25.0 * 4.0), rel=1e-3)
 
 
 def test_value_does_not_depend_on_the_box():
     x, y, flux = a_star_grid()
-    visit = visit_of(1, wcs_of(3.0, (180.3, 179.8), 1.0, 1e-9), (*TARGET.pixel_to_sky(x, y), flux), shape=(360, 360), noise=3.0)
+    sky = (*TARGET.pixel_to_sky(x, y), flux)
+    visit = visit_of(1, wcs_of(3.0, (180.3, 179.8), 1.0, 1e-9), sky, shape=(360, 360), noise=3.0)
     whole = warp(visit, TARGET, BOX, WarpConfig(cell=50))
     part = Box(-150, -50, 300, 100)
     piece = warp(visit, TARGET, part, WarpConfig(cell=50))

@@ -16,10 +16,11 @@ def some_inputs(n, seed=2):
     rng = np.random.default_rng(seed)
     inputs = []
     for k in range(n):
-        ny, nx, x0, y0 = int(rng.integers(20, 50)), int(rng.integers(20, 60)), int(rng.integers(-5, 15)), int(rng.integers(-5, 12))
+        ny, nx, x0, y0 = (int(rng.integers(*limits)) for limits in ((20, 50), (20, 60), (-5, 15), (-5, 12)))
         y, x = np.mgrid[y0:y0 + ny, x0:x0 + nx]
         width = 1.5 + 0.5 * rng.random()
-        image = rng.normal(0, 2.0, (ny, nx)) + 3000 * np.exp(-0.5 * ((x - 21.2)**2 + (y - 17.6)**2) / width**2) / width**2
+        image = rng.normal(0, 2.0, (ny, nx))
+        image += 3000 / width**2 * np.exp(-0.5 * ((x - 21.2)**2 + (y - 17.6)**2) / width**2)
         image[rng.random((ny, nx)) < 0.02] += 50.0
         variance = np.full((ny, nx), 4.0)
         lost = rng.random((ny, nx)) < 0.05
@@ -43,7 +44,8 @@ def test_agrees_with_the_slow_twin(n):
 def test_parts_equal_the_whole():
     """Rows combined in two parts, and columns beyond one strip of the kernel."""
     rng = np.random.default_rng(0)
-    planes = [(rng.standard_normal((12, 2100)) + 40 * (rng.random((12, 2100)) < 0.01)).astype(np.float32) for _ in range(4)]
+    planes = [(rng.standard_normal((12, 2100)) + 40 * (rng.random((12, 2100)) < 0.01)).astype(np.float32)
+              for _ in range(4)]
     one, none = np.ones((12, 2100), np.float32), np.zeros((12, 2100), np.uint32)
     whole = clipped_mean([Input(plane, one, none, 0, 0, 1.0) for plane in planes], (12, 2100), RULES)
     upper = clipped_mean([Input(plane, one, none, 0, -5, 1.0) for plane in planes], (7, 2100), RULES)

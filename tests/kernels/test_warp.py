@@ -26,7 +26,8 @@ def a_grid(angle, x0, y0, gny=5, gnx=6, bend=1e-4):
     return x0 + c * u - s * v + bend * u * v, y0 + s * u + c * v + bend * u * u, 1.5 + 1e-3 * u
 
 
-@pytest.mark.parametrize("angle, x0, y0", [(0.0, 0.0, 0.0), (0.02, 5.3, -4.2), (0.7, 20.0, -8.0), (np.pi / 2, 70.2, 0.4)])
+@pytest.mark.parametrize("angle, x0, y0", [(0.0, 0.0, 0.0), (0.02, 5.3, -4.2), (0.7, 20.0, -8.0),
+                                           (np.pi / 2, 70.2, 0.4)])
 def test_agrees_with_the_slow_twin(angle, x0, y0):
     planes, grid, shape = a_source(), a_grid(angle, x0, y0), (50, 70)
     wanted = slow(planes, grid, RULES, (3, 7), shape)
@@ -45,7 +46,7 @@ def test_psf_is_warped_as_a_star_is():
     stamp = (stamp / stamp.sum()).astype(np.float32)
     canvas = np.zeros((45, 45))
     for row, column in np.ndindex(canvas.shape):  # a star at (22, 22) + phase
-        (x0, wx), (y0, wy) = (weights(q - 22 - f + size // 2, 5) for q, f in ((column, phase[0, 0]), (row, phase[0, 1])))
+        (x0, wx), (y0, wy) = (weights(q - 22 - f + size // 2, 5) for q, f in zip((column, row), phase[0]))
         for j, i in np.ndindex(10, 10):
             if 0 <= y0 + j < size and 0 <= x0 + i < size:
                 canvas[row, column] += wy[j] * wx[i] * stamp[y0 + j, x0 + i]

@@ -46,8 +46,8 @@ def warp(planes, grid, rules, offset, shape):
         inside = (rows >= 0) & (rows < ny) & (columns >= 0) & (columns < nx)
         rows, columns = np.clip(rows, 0, ny - 1), np.clip(columns, 0, nx - 1)
         v, u, m = image[rows, columns], variance[rows, columns], mask[rows, columns]
-        near = np.bitwise_or.reduce(mask[np.ix_(np.clip([y0 + 2, y0 + 3], 0, ny - 1), np.clip([x0 + 2, x0 + 3], 0, nx - 1))],
-                                    axis=None)
+        middle = np.ix_(np.clip([y0 + 2, y0 + 3], 0, ny - 1), np.clip([x0 + 2, x0 + 3], 0, nx - 1))
+        near = np.bitwise_or.reduce(mask[middle], axis=None)
         used, bad, known = w != 0, (m & rules["bad"]) != 0, (u > 0) & np.isfinite(u)
         hole = used & inside & (~np.isfinite(v) | (bad & ((m & rules["interpolated"]) == 0)))
         share = np.abs(w[inside & (bad | ~known)]).sum()
