@@ -7,7 +7,6 @@ differ by the noise, so that both may own it, or neither. Such pairs are found b
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..config import Config, parameter
 from ..products.geometry import unit_vectors
@@ -38,6 +37,8 @@ def settle_borders(region, owned, ra, dec, config: BordersConfig) -> np.ndarray:
     exactly one is True: the owned one if exactly one is, else that of the lower region. The order of the rows does not
     matter. A row is decided once, with its nearest partner; pairs are settled from the closest to the widest.
     """
+    from scipy.spatial import cKDTree
+
     region, primary = np.asarray(region), np.array(owned, bool)
     position = unit_vectors(ra, dec)
     if len(position) < 2:

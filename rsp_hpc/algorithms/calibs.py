@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 from ..config import Config, parameter
 from ..errors import BadData
@@ -212,6 +211,8 @@ def find_defects(frames, errors, config: CalibsConfig) -> np.ndarray | None:
 
 def _smooth(plane: np.ndarray) -> np.ndarray:
     """Median of 15 x 15 pixels, of every third pixel in each direction: what the surroundings are like."""
+    from scipy.ndimage import median_filter
+
     filled = np.where(np.isfinite(plane), plane, np.nanmedian(plane))
     coarse = median_filter(filled[1::3, 1::3], 5, mode="nearest")
     rows, columns = (np.minimum(np.arange(size) // 3, limit - 1) for size, limit in zip(plane.shape, coarse.shape))

@@ -16,8 +16,6 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import gammaincc, log_ndtr
 
 from ..config import Config, parameter
 from ..errors import BadData
@@ -204,6 +202,9 @@ def _chi_level(level: float, n_bands: int) -> float:
 
     Each band is positive half of the time, so chi^2 is a binomial mixture of chi^2 distributions.
     """
+    from scipy.special import gammaincc, log_ndtr
+    from scipy.optimize import brentq
+
     def excess(chi):
         tail = sum(math.comb(n_bands, k) * gammaincc(0.5 * k, 0.5 * chi * chi) for k in range(1, n_bands + 1))
         return math.log(tail / 2.0**n_bands) - log_ndtr(-level)

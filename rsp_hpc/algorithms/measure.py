@@ -12,7 +12,6 @@ PASJ 70, S5, section 4.9.11.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_ndtr
 
 from ..config import Config, parameter
 from ..errors import BadData
@@ -193,6 +192,8 @@ def _add_extendedness(add, measured: kernel.Measured, config: MeasureConfig) -> 
     Stars scatter about zero by the error and by the PSF's own; galaxies' excess has an exponential distribution.
     Equal odds before; both likelihoods are exact for Gaussian errors.
     """
+    from scipy.special import log_ndtr
+
     value = measured.value
     psf = 0.5 * (value("ixxPSF") + value("iyyPSF"))
     excess, error = value("excess"), np.hypot(value("excessErr"), config.psf_size_error * psf)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..config import Config, parameter
 from ..products.footprints import Detections
@@ -53,6 +52,8 @@ def merge_peaks(bands: list, config: MergeConfig) -> MergedPeaks:
     MergedPeaks
         Objects of the first band in its order, then those the second adds, and so on.
     """
+    from scipy.spatial import cKDTree
+
     lists = [(peaks.x, peaks.y, peaks.snr) if isinstance(peaks, Detections) else peaks for peaks in bands]
     where, snr, first = np.empty((0, 2)), np.empty((0, len(lists)), np.float32), np.empty(0, int)
     for band, (x, y, significance) in enumerate(lists):

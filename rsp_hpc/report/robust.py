@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 __all__ = ["Estimate", "evenly", "fraction", "match_sky", "median", "neighbours", "offsets", "unit_vectors",
            "weighted_mean", "width"]
@@ -102,6 +101,8 @@ def neighbours(ra, dec, ra2, dec2, radius: float) -> tuple[np.ndarray, np.ndarra
 
     Rows whose position is not finite have no pairs.
     """
+    from scipy.spatial import cKDTree
+
     first, second = np.nonzero(_located(ra, dec))[0], np.nonzero(_located(ra2, dec2))[0]
     empty = np.empty(0, np.int64)
     if not len(first) or not len(second):

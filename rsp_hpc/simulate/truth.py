@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ..products.catalogue import Catalogue, Column
 from ..products.geometry import project, unit_vectors
@@ -100,6 +99,8 @@ def neighbour_bias(sky: Catalogue, flux_column: str, fwhm: float, pixel_scale: f
 
     The optimal flux is sum(p d) / sum(p^2): a neighbour of profile q adds F_q sum(p q) / sum(p^2).
     """
+    from scipy.spatial import cKDTree
+
     n = len(sky)
     xi, eta = project(sky["ra"], sky["dec"], *_middle(sky))
     x, y = 3600.0 / pixel_scale * xi, 3600.0 / pixel_scale * eta
