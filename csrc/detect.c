@@ -172,13 +172,15 @@ static rsp_status add_pass(pass_table *table, int32_t a, int32_t b, float saddle
     return RSP_OK;
 }
 
-/* The pixel that a pixel climbs to: the highest of the 3x3 about it inside the image; of equals the first. */
-static int64_t climb(const float *restrict level, int64_t ny, int64_t nx, int64_t y, int64_t x) {
+/* The pixel that a pixel climbs to: the highest of the 3x3 about it inside its footprint; of equals the first.
+ * (The footprint is cut in S/N, so a pixel outside it can be higher.) */
+static int64_t climb(const float *restrict level, const int32_t *restrict labels, int64_t ny, int64_t nx, int64_t y, int64_t x) {
+    const int32_t label = labels[y * nx + x];
     int64_t best = y * nx + x;
     for (int64_t j = rsp_max(0, y - 1); j <= rsp_min(ny - 1, y + 1); j++)
         for (int64_t i = rsp_max(0, x - 1); i <= rsp_min(nx - 1, x + 1); i++) {
             const int64_t p = j * nx + i;
-            if (level[p] > level[best] || (level[p] == level[best] && p < best)) best = p;
+            if (labels[p] == label && (level[p] > level[best] || (level[p] == level[best] && p < best))) best = p;
         }
     return best;
 }
@@ -225,7 +227,7 @@ static rsp_status find_basins(int64_t ny, int64_t nx, const float *level, const 
         for (int64_t x = box[0]; x < box[2]; x++) {
             const int64_t p = y * nx + x;
             if (labels[p] != label) continue;
-            const int64_t up = climb(level, ny, nx, y, x);
+            const int64_t up = climb(level, labels, ny, nx, y, x);
             if (up == p) {
                 const rsp_status status = add_maximum(all, p, level[p], highest_near(snr, ny, nx, y, x));
                 if (status != RSP_OK) return status;

@@ -72,7 +72,26 @@ static void peaks_stand_out_from_their_saddle(void) {
     CHECK(rsp_detect_peaks(2, N, snr, snr, labels, 1, box, 5.0f, 0.5f, 0.0f, 2, owners, xy, peak, starts, &n) == RSP_FULL && n == 3);
 }
 
+/* The footprint is cut in S/N: the filtered image may rise beyond its edge, and no pixel may climb out. */
+static void slopes_end_at_the_footprint(void) {
+    enum { NY = 9, NX = 12 };
+    float level[NY * NX], snr[NY * NX], out_snr[8];
+    int32_t labels[NY * NX] = {0}, owners[NY * NX], box[4] = {3, 3, 7, 6};
+    double xy[16];
+    int64_t starts[2], n = 0;
+    for (int y = 0; y < NY; y++)
+        for (int x = 0; x < NX; x++) {
+            level[y * NX + x] = (float)(1 + x); /* rises to the right, out of the footprint */
+            snr[y * NX + x] = 8.0f;
+            if (y >= 3 && y < 6 && x >= 3 && x < 7) labels[y * NX + x] = 1;
+        }
+    CHECK(rsp_detect_peaks(NY, NX, level, snr, labels, 1, box, 5.0f, 2.0f, 0.05f, 8, owners, xy, out_snr, starts, &n) == RSP_OK);
+    CHECK(n == 1);
+    for (int i = 0; i < NY * NX; i++) CHECK(owners[i] == labels[i]);
+}
+
 void test_detect(void) {
+    slopes_end_at_the_footprint();
     filter_gives_significance_of_a_point();
     footprints_are_joined_across_rows();
     peaks_stand_out_from_their_saddle();
