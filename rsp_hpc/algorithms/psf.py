@@ -276,11 +276,16 @@ def _outliers(chi2: np.ndarray, alive: np.ndarray, config: PsfConfig) -> np.ndar
 
 
 def gauge(grid: np.ndarray) -> np.ndarray:
-    """The same model with sum one and (Gaussian-weighted) centroid zero at every position."""
+    """The same model with sum one, mean zero at the border and (Gaussian-weighted) centroid zero at every position.
+
+    What is constant over a stamp is sky: in crowded fields a grid would take it for wings.
+    """
     size = grid.shape[-1]
     u = np.arange(size) - size // 2
-    total = grid[0].sum()
-    grid = grid / total
+    border = np.ones((size, size), bool)
+    border[1:-1, 1:-1] = False
+    grid = grid - grid[:, border].mean(axis=1)[:, None, None]
+    grid /= grid[0].sum()
     grid[1:] -= grid[1:].sum(axis=(1, 2), keepdims=True) * grid[0]
     ixx, iyy, _ = weighted_moments(grid[0])
     sigma2 = 0.5 * (ixx + iyy) if np.isfinite(ixx + iyy) else 4.0
@@ -307,28 +312,49 @@ def aperture_correction(image: MaskedImage, psf: Psf, sources: Catalogue, config
 
     Returns
     -------
-    ApertureCorrection: error-weighted, clipped mean over the stars
+    ApertureCorrection
+
+    Notes
+    -----
+    The PSF's sum within the aperture, plus what the stars have there beyond it: the clipped mean of their residuals,
+    pixel by pixel, so that neighbours do not count as wings. The error is that of the mean over the stars.
     """
     stars = sources.rows(select_stars(image, sources, config)) if "ixx" in sources else sources
     if len(stars) == 0:
         return ApertureCorrection(1.0, float("nan"))
     middle = image.box.x0 + 0.5 * image.box.nx, image.box.y0 + 0.5 * image.box.ny
-    radius = float(np.round(config.aperture * psf.fwhm(*middle)[0]))
-    table = measure_forced(image, None, None, stars["x"], stars["y"], psf, MeasureConfig(radii=(radius,)))
-    name = f"ap{radius:02.0f}Flux"
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = table[name] / table["psfFlux"]
-        error = np.hypot(table[name + "Err"], 0.002 * table[name]) / np.abs(table["psfFlux"])
-        good = np.isfinite(ratio) & (error > 0) & (table["psfFlux"] > 0)
-    good &= ~table[name + "_flag"] & ~table["psfFlux_flag"]
-    if not good.any():
+    radius = config.aperture * float(psf.fwhm(*middle)[0])
+    measured = measure_forced(image, None, None, stars["x"], stars["y"], psf, MeasureConfig(radii=(3.0,)))
+    flux = np.where(measured["psfFlux_flag"], np.nan, measured["psfFlux"])
+    size = 2 * max(int(np.ceil(radius)) + 3, psf.size // 2) + 1
+    stamps = StarStamps.cut(image, stars["x"], stars["y"], flux, size, BAD_PLANES)
+    if len(stamps) == 0:
         return ApertureCorrection(1.0, float("nan"))
-    ratio, weight = ratio[good], 1.0 / error[good] ** 2
-    keep = np.ones(len(ratio), bool)
-    for _ in range(5):
-        centre = np.median(ratio[keep])
-        scatter = max(1.4826 * np.median(np.abs(ratio[keep] - centre)), 1e-4)
-        keep = np.abs(ratio - centre) <= 3.0 * scatter
-    mean = np.average(ratio[keep], weights=weight[keep])
-    inflate = max(1.0, np.sqrt((weight[keep] * (ratio[keep] - mean) ** 2).sum() / max(1, keep.sum() - 1)))
-    return ApertureCorrection(float(mean), float(inflate / np.sqrt(weight[keep].sum())))
+    grid = np.arange(size) - size // 2
+    share, outside = _aperture_weight(np.hypot(grid[:, None], grid[None, :]), radius)
+    model = _on_stamps(psf, stamps)
+    residual = stamps.data / stamps.flux[:, None, None] - model
+    light = stamps.flux[:, None, None] * np.maximum(model, 0.0)
+    error = np.sqrt(stamps.sky_variance[:, None, None] + stamps.slope * light)
+    error = np.hypot(error / stamps.flux[:, None, None], 0.02 * np.abs(model) + 2e-5)
+    good = stamps.good & (np.abs(residual - np.median(residual, axis=0)) < 3.0 * error)
+    weight = good / np.median(error[:, outside], axis=1)[:, None, None] ** 2
+    mean = (weight * residual).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300)
+    sky = np.median(mean[outside])
+    each = (share * (np.where(good, residual, mean) - sky)).sum(axis=(1, 2))
+    expected = np.sqrt((share * error**2).sum(axis=(1, 2)))
+    pull = np.abs(each - (share * (mean - sky)).sum()) / expected
+    error_of_mean = max(1.0, 1.4826 * float(np.median(pull))) / np.sqrt((expected**-2.0).sum())
+    return ApertureCorrection(float((share * (model.mean(axis=0) + mean - sky)).sum()), float(error_of_mean))
+
+
+def _aperture_weight(distance: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Each pixel's share in an aperture (its edge smoothed over a pixel), and the pixels outside that show the sky."""
+    return np.clip(radius + 0.5 - distance, 0.0, 1.0), distance > radius + 0.5
+
+
+def _on_stamps(psf: Psf, stars: StarStamps) -> np.ndarray:
+    """(n, size, size): the PSF of each star on its stamp's pixels; zero where the PSF's own stamp ends."""
+    size = stars.data.shape[-1]
+    across, along = (lanczos_matrix(shift, size, psf.size) for shift in (stars.y - stars.row, stars.x - stars.column))
+    return across @ psf.stamps(stars.x, stars.y).astype(float) @ along.swapaxes(1, 2)

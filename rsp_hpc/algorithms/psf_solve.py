@@ -46,7 +46,8 @@ class StarStamps:
     x, y : (n,) fitted positions, pixel of the image
     flux : (n,) fitted fluxes
     column, row : (n,) int, the stamps' middle pixels
-    data : (n, size, size) float64, local sky subtracted
+    data : (n, size, size) float64, the sky around the stamp subtracted
+    sky : (n,) fitted remainder of the sky: faint neighbours and what the background model missed
     good : (n, size, size) bool
     sky_variance : (n,) variance of a sky pixel
     slope : variance per flux of a pixel (one over the gain)
@@ -58,6 +59,7 @@ class StarStamps:
     column: np.ndarray
     row: np.ndarray
     data: np.ndarray
+    sky: np.ndarray
     good: np.ndarray
     sky_variance: np.ndarray
     slope: float
@@ -83,13 +85,14 @@ class StarStamps:
         inner = slice(MARGIN, MARGIN + size)
         core = good[:, outer - 2:outer + 3, outer - 2:outer + 3].all(axis=(1, 2))
         usable = core & (good[:, inner, inner].mean(axis=(1, 2)) >= 0.5)
-        sky, sky_variance = _surroundings(data, variance, good & ((mask & np.uint32(bits("DETECTED"))) == 0), size)
+        sky, sky_variance = _surroundings(data, variance, good, (mask & np.uint32(bits("DETECTED"))) == 0, size)
         sky_variance = np.where(np.isfinite(sky_variance), sky_variance, np.nanmedian(np.where(good, variance, np.nan))
                                 if good.any() else 1.0)
         data = np.where(good, data - sky[:, None, None], 0.0).astype(float)[:, inner, inner]
         good, variance = good[:, inner, inner], np.where(good, variance, 0.0)[:, inner, inner]
         slope = _noise_slope(data[usable], variance[usable], good[usable], sky_variance[usable])
-        return cls(*(q[usable].copy() for q in (x, y, flux, column, row, data, good, sky_variance)), slope)
+        planes = x, y, flux, column, row, data, np.zeros(len(x)), good, sky_variance
+        return cls(*(plane[usable].copy() for plane in planes), slope)
 
     def median_stack(self) -> np.ndarray:
         """(size, size): median of the stars, each shifted onto its pixel and divided by its flux; sum one."""
@@ -125,7 +128,7 @@ class StarStamps:
         return np.where(self.good, cap[:, None, None] / (variance + (model_error * light) ** 2), 0.0)
 
     def refit(self, grid: np.ndarray, terms: np.ndarray, steps: int) -> None:
-        """Newton steps on each star's flux and position with the model held."""
+        """Newton steps on each star's flux, position and sky with the model held."""
         stamps = at_positions(grid, terms)
         step = 1e-3
         for _ in range(steps):
@@ -134,29 +137,31 @@ class StarStamps:
             half = across @ stamps
             model = half @ along
             columns = np.stack([model, self.flux[:, None, None] * (half @ along1 - model) / step,
-                                self.flux[:, None, None] * (across1 @ stamps @ along - model) / step], axis=1)
+                                self.flux[:, None, None] * (across1 @ stamps @ along - model) / step,
+                                np.ones_like(model)], axis=1)
             light = np.maximum(model, 0.0) * self.flux[:, None, None]
             weight = np.where(self.good, 1.0 / (self.sky_variance[:, None, None] + self.slope * light), 0.0)
-            flat = columns.reshape(len(self), 3, -1)
+            flat = columns.reshape(len(self), 4, -1)
             weighted = flat * weight.reshape(len(self), 1, -1)
-            normal = weighted @ flat.swapaxes(1, 2) + 1e-12 * np.eye(3)
-            residual = (self.data - self.flux[:, None, None] * model).reshape(len(self), -1, 1)
-            change = np.linalg.solve(normal, weighted @ residual)[..., 0]
+            normal = weighted @ flat.swapaxes(1, 2) + 1e-12 * np.eye(4)
+            residual = self.data - self.sky[:, None, None] - self.flux[:, None, None] * model
+            change = np.linalg.solve(normal, weighted @ residual.reshape(len(self), -1, 1))[..., 0]
             self.flux = np.maximum(self.flux + change[:, 0], 1e-3 * self.flux)
             self.x = np.clip(self.x + np.clip(change[:, 1], -0.5, 0.5), self.column - 1.5, self.column + 1.5)
             self.y = np.clip(self.y + np.clip(change[:, 2], -0.5, 0.5), self.row - 1.5, self.row + 1.5)
+            self.sky = self.sky + change[:, 3]
 
     def chi2(self, grid: np.ndarray, terms: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Chi2 and degrees of freedom of each star; `weight` as in the fit."""
-        residual = self.data - self.flux[:, None, None] * self.model(grid, terms)
-        return (weight * residual**2).sum(axis=(1, 2)), np.maximum(self.good.sum(axis=(1, 2)) - 3.0, 1.0)
+        residual = self.data - self.sky[:, None, None] - self.flux[:, None, None] * self.model(grid, terms)
+        return (weight * residual**2).sum(axis=(1, 2)), np.maximum(self.good.sum(axis=(1, 2)) - 4.0, 1.0)
 
     def mask_residuals(self, grid: np.ndarray, terms: np.ndarray, model_error: float) -> None:
         """Take out pixels that are not the star's: neighbours, cosmic rays; at most a third of a stamp."""
         light = self.flux[:, None, None] * self.model(grid, terms)
         variance = self.sky_variance[:, None, None] + self.slope * np.maximum(light, 0.0)
         noise = np.sqrt(variance + (5.0 * model_error * light) ** 2 + (0.0005 * self.flux[:, None, None]) ** 2)
-        foreign = np.abs(self.data - light) > 5.0 * noise
+        foreign = np.abs(self.data - self.sky[:, None, None] - light) > 5.0 * noise
         few = (foreign & self.good).sum(axis=(1, 2)) < self.good.sum(axis=(1, 2)) / 3
         self.good = self.good & ~(foreign & few[:, None, None])
 
@@ -166,16 +171,22 @@ def at_positions(grid: np.ndarray, terms: np.ndarray) -> np.ndarray:
     return (terms @ grid.reshape(len(grid), -1)).reshape(len(terms), *grid.shape[1:])
 
 
-def _surroundings(data, variance, good, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Median and variance of the sky in a frame around the stamps; zero and NaN where it has less than 30 pixels."""
+def _surroundings(data, variance, good, empty, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sky and its variance in a frame around the stamps; zero and NaN where it has less than 30 pixels.
+
+    The median of the pixels without a source; where sources are everywhere, the lower quartile of all.
+    """
     frame = np.ones(data.shape[1:], bool)
     frame[MARGIN:MARGIN + size, MARGIN:MARGIN + size] = False
-    values = np.where(good[:, frame], data[:, frame], np.nan)
-    known = np.isfinite(values).sum(axis=1) >= 30
+    values, clear = data[:, frame], good[:, frame] & empty[:, frame]
+    crowded = clear.sum(axis=1) < 30
+    use = np.where(crowded[:, None], good[:, frame], clear)
+    known = use.sum(axis=1) >= 30
     sky, spread = np.zeros(len(data)), np.full(len(data), np.nan)
-    if known.any():
-        sky[known] = row_quantile(values[known], 0.5)
-        spread[known] = row_quantile(np.where(good[:, frame], variance[:, frame], np.nan)[known], 0.5)
+    for rows, quantile in ((known & ~crowded, 0.5), (known & crowded, 0.25)):
+        if rows.any():
+            sky[rows] = row_quantile(np.where(use, values, np.nan)[rows], quantile)
+            spread[rows] = row_quantile(np.where(use, variance[:, frame], np.nan)[rows], quantile)
     return sky, spread
 
 
@@ -226,7 +237,8 @@ def solve_grid(stars: StarStamps, weight: np.ndarray, terms: np.ndarray, start: 
     def product(grid):
         return back(weight * (across @ at_positions(grid, terms) @ along_t)) + precision * grid
 
-    right = back(weight * stars.data[use] / flux) + precision * target
+    data = stars.data[use] - stars.sky[use][:, None, None]
+    right = back(weight * data / flux) + precision * target
     diagonal = (across**2).swapaxes(1, 2) @ weight @ along**2
     blocks = np.einsum("sm,sn,sk->kmn", terms, terms, diagonal.reshape(len(terms), -1), optimize=True)
     blocks += precision.ravel()[:, None, None] * np.eye(len(start))
