@@ -9,7 +9,7 @@
  * After van Dokkum (2001, PASP 113, 1420): his Laplacian is the case r = 1, his fine structure is replaced by the bound. */
 #include "internal.h"
 
-enum { DIRECTIONS = 4, FIRST_LIST = 1024 };
+enum { DIRECTIONS = 4, DEAD = 6 /* sigma below the sky */, FIRST_LIST = 1024 };
 
 /* Right, down, and the two diagonals: one neighbour of each opposite pair. */
 static const int STEP_X[DIRECTIONS] = {1, 0, 1, 1}, STEP_Y[DIRECTIONS] = {0, 1, 1, -1};
@@ -48,15 +48,16 @@ RSP_SIMD static void sweep_row(const cosmic_state *state, int64_t y, uint8_t *re
     const float peak = slack * (float)(state->options->peak * state->options->peak);
     const float edge = slack * (float)(state->options->edge * state->options->edge);
     const float relative = (float)(state->options->relative * state->options->relative);
+    const float contrast = (float)state->options->contrast / slack;
     const float axis = (float)state->slope[0], diagonal = (float)state->slope[2];
 #pragma omp simd
     for (int64_t x = 1; x < nx - 1; x++) {
         const float s = sky[x], p = image[x] - s, own = variance[x] + relative * p * p;
         int hit = 0;
 #define TEST(slope, step) do {                                                                                            \
-            const float excess = p - (slope) * (0.5f * (image[x + (step)] + image[x - (step)]) - s);                      \
+            const float m = 0.5f * (image[x + (step)] + image[x - (step)]) - s, excess = p - (slope) * m;                 \
             const float noise = own + 0.25f * (slope) * (slope) * (variance[x + (step)] + variance[x - (step)]);          \
-            hit |= (excess > 0) & (excess * excess > edge * noise);                                                       \
+            hit |= (excess > 0) & (excess * excess > edge * noise) & ((slope) * m < contrast * p);                        \
         } while (0)
         TEST(axis, 1);
         TEST(axis, nx);
@@ -74,6 +75,15 @@ static inline int usable(const cosmic_state *state, int64_t x, int64_t y, uint32
     return !(state->mask[i] & bits) && isfinite(state->image[i]) && isfinite(state->variance[i]);
 }
 
+static inline int exceeds(double value, double sigmas, double variance) {
+    return value > 0 && value * value > sigmas * sigmas * variance;
+}
+
+/* Far below the sky: a dead pixel that no mask knew, which would make its neighbours look steep. */
+static inline int is_dead(const cosmic_state *state, int64_t i) {
+    return exceeds((double)state->sky[i] - state->image[i], DEAD, state->variance[i]);
+}
+
 /* Excess over the sky and its variance of a neighbour; 0 where there is none. One that is hit counts as the most that light
  * can be there: the least m / r among directions with two pixels that are not hit; as it is where there is no such direction.
  * (A mean of its neighbours would do on the sky, but beside a star it is too low, and one hit there would eat the star.) */
@@ -83,11 +93,12 @@ static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *ou
     const int64_t nx = state->nx, here = y * nx + x;
     *out_value = (double)state->image[here] - state->sky[here];
     *out_variance = state->variance[here];
-    if (!(state->mask[here] & hit)) return 1;
+    if (!(state->mask[here] & hit)) return !is_dead(state, here);
     double least = INFINITY;
     for (int k = 0; k < DIRECTIONS; k++) {
         const int64_t u = STEP_X[k], v = STEP_Y[k], a = here + v * nx + u, b = here - v * nx - u;
         if (!usable(state, x + u, y + v, skip | hit) || !usable(state, x - u, y - v, skip | hit)) continue;
+        if (is_dead(state, a) || is_dead(state, b)) continue;
         const double half = 0.5 * state->slope[k];
         const double bound = half * (((double)state->image[a] - state->sky[a]) + ((double)state->image[b] - state->sky[b]));
         if (bound >= least) continue;
@@ -97,23 +108,24 @@ static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *ou
     return 1;
 }
 
-/* The two tests: p stands `peak` sigma above the sky, and in some direction `edge` sigma above what the PSF allows. Edges of
+/* The two tests: p stands `peak` sigma above the sky, and in some direction `edge` sigma above what the PSF allows, which is less
+ * than `contrast` of it: real PSFs have finer structure than a Gaussian. Edges of
  * saturated stars and bleed trails are no optics: pixels within `margin` of saturated ones are never hit. */
 static int is_hit(const cosmic_state *state, int64_t x, int64_t y, double peak, double edge) {
     const rsp_cosmic_options *options = state->options;
     if (!usable(state, x, y, options->skip_bits | options->hit_bit)) return 0;
     const int64_t i = y * state->nx + x;
     const double p = (double)state->image[i] - state->sky[i], variance = state->variance[i];
-    if (!(p > 0 && p * p > peak * peak * variance)) return 0;
+    if (!exceeds(p, peak, variance)) return 0;
     int found = 0;
     for (int k = 0; k < DIRECTIONS && !found; k++) {
         double a, b, variance_a, variance_b;
         if (!neighbour(state, x + STEP_X[k], y + STEP_Y[k], &a, &variance_a)) continue;
         if (!neighbour(state, x - STEP_X[k], y - STEP_Y[k], &b, &variance_b)) continue;
-        const double slope = state->slope[k], excess = p - 0.5 * slope * (a + b);
+        const double slope = state->slope[k], bound = 0.5 * slope * (a + b), excess = p - bound;
         const double noise = variance + options->relative * options->relative * p * p
                              + 0.25 * slope * slope * (variance_a + variance_b);
-        found = excess > 0 && excess * excess > edge * edge * noise;
+        found = exceeds(excess, edge, noise) && bound < options->contrast * p;
     }
     if (!found) return 0;
     for (int64_t v = rsp_max(0, y - options->margin); v <= rsp_min(state->ny - 1, y + options->margin); v++)
@@ -171,7 +183,7 @@ RSP_API rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *
                               int64_t *restrict out_n_hit) {
     RSP_CHECK(ny > 0 && nx > 0, RSP_BAD_SHAPE);
     RSP_CHECK(options->peak > 0 && options->edge > 0 && options->grow_peak > 0 && options->grow_edge > 0, RSP_BAD_ARGUMENT);
-    RSP_CHECK(options->sigma > 0 && options->relative >= 0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->sigma > 0 && options->relative >= 0 && options->contrast > 0, RSP_BAD_ARGUMENT);
     RSP_CHECK(options->margin >= 0 && options->rounds >= 0 && options->hit_bit != 0, RSP_BAD_ARGUMENT);
     const double axis = exp(0.5 / (options->sigma * options->sigma)), diagonal = axis * axis;
     const cosmic_state state = {ny, nx, options, image, variance, sky, mask, {axis, axis, diagonal, diagonal}};

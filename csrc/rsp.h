@@ -122,12 +122,14 @@ rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *co
  * and, in one of four directions, `edge` sigma above the mean of their two neighbours over exp(-d^2 / (2 sigma^2)), which a
  * PSF of width sigma never exceeds. Then neighbours of what was found are tried with grow_peak and grow_edge, pixels found
  * before counting as the most that light can be there, by the same rule from their neighbours that are not hit.
- *   image, variance, sky [ny*nx]: unit, unit^2, unit; the image holds the sky; not finite: not used
+ *   image, variance, sky [ny*nx]: unit, unit^2, unit; the image holds the sky; what is not finite, or neighbours 6 sigma below
+ *   the sky (dead), are not used
  *   mask [ny*nx], changed in place: hit_bit is set; hit_bits set before count as hit */
 typedef struct {
     double sigma;              /* width of the narrowest PSF, pixel integration included; pixel */
     double peak, edge;         /* sigma */
     double grow_peak, grow_edge; /* sigma */
+    double contrast;           /* ... and the pixel is more than 1 / contrast times what that PSF allows; > 0, <= 1 to matter */
     double relative;           /* of the pixel's excess, added to its noise in the edge test: error of flat and PSF */
     int64_t rounds;            /* of growing at most */
     int64_t margin;            /* pixels so near to saturated ones are never hit; pixel */

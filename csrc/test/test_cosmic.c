@@ -8,7 +8,7 @@ static float image[N * N], variance[N * N], sky[N * N];
 static uint32_t mask[N * N];
 
 static rsp_cosmic_options plain(void) {
-    rsp_cosmic_options options = {0.9 * SIGMA, 5, 4, 3, 1.5, 0.01, 20, 2, BAD | SAT, SAT, HIT};
+    rsp_cosmic_options options = {0.9 * SIGMA, 5, 4, 3, 1.5, 0.6, 0.01, 20, 2, BAD | SAT, SAT, HIT};
     return options;
 }
 
@@ -88,11 +88,21 @@ static void bleed_is_spared(void) {
     CHECK(find(&options) == 3);
 }
 
+/* A dead pixel on a galaxy must not make its neighbours look steep. */
+static void dead_pixels_mislead_nobody(void) {
+    const rsp_cosmic_options options = plain();
+    empty_sky();
+    for (int i = 0; i < N * N; i++) image[i] += 400;
+    image[20 * N + 20] = 0; variance[20 * N + 20] = 36;
+    CHECK(find(&options) == 0);
+}
+
 void test_cosmic(void) {
     stars_are_spared();
     tracks_are_found();
     tracks_grow();
     bleed_is_spared();
+    dead_pixels_mislead_nobody();
     rsp_cosmic_options options = plain();
     int64_t n;
     empty_sky();

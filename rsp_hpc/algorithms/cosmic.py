@@ -32,8 +32,10 @@ class CosmicConfig(Config):
     edge: float = parameter(4.0, "and this far above what the PSF allows next to its neighbours", unit="sigma", low=1.0)
     grow_peak: float = parameter(3.0, "the same above the sky for a neighbour of a hit", unit="sigma", low=1.0)
     grow_edge: float = parameter(1.0, "the same above the PSF for a neighbour of a hit", unit="sigma", low=0.5)
-    sharpness: float = parameter(0.85, "the narrowest width a star may have, over the PSF's: its ellipticity, its change over "
-                                 "the field and its error", low=0.5, high=1.0)
+    sharpness: float = parameter(0.95, "the width taken for the PSF, over the one given: the PSF changes over "
+                                 "the field", low=0.5, high=1.0)
+    contrast: float = parameter(0.55, "what the PSF allows next to its neighbours is less than this fraction of a hit: PSFs of "
+                                "short exposures are no Gaussians, but reach 0.6 at the least", above=0.0, high=1.0)
     relative: float = parameter(0.01, "noise added to a bright pixel, as a fraction of it: errors of the flat", low=0.0, high=0.5)
     rounds: int = parameter(20, "rounds of growing to neighbours", low=0, high=1000)
     saturated_margin: int = parameter(2, "pixels this near to saturated ones are left alone: bleed ends abruptly", unit="pixel",
@@ -62,8 +64,8 @@ def find_cosmic_rays(image: MaskedImage, psf_sigma: float, background: Backgroun
         raise BadData(f"background of {background.box} does not belong to an image on {image.box}; fit it there")
     options = kernel.CosmicOptions(
         sigma=config.sharpness * min(psf_sigma, WIDEST), peak=config.peak, edge=config.edge, grow_peak=config.grow_peak,
-        grow_edge=config.grow_edge, relative=config.relative, rounds=config.rounds, margin=config.saturated_margin,
-        skip_bits=bits(*SKIPPED), saturated_bit=bits("SAT"), hit_bit=bits("CR"))
+        grow_edge=config.grow_edge, contrast=config.contrast, relative=config.relative, rounds=config.rounds,
+        margin=config.saturated_margin, skip_bits=bits(*SKIPPED), saturated_bit=bits("SAT"), hit_bit=bits("CR"))
     planes = image.image, image.mask, image.variance
     if all(plane.flags.c_contiguous for plane in planes):
         return kernel.find_hits(*planes, evaluate_background(background), options)

@@ -19,6 +19,7 @@ class CosmicOptions(NamedTuple):
     edge: float
     grow_peak: float
     grow_edge: float
+    contrast: float
     relative: float
     rounds: int
     margin: int

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+DEAD = 6.0  # sigma below the sky
 PAIRS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns) to one neighbour of each opposite pair
 
 
@@ -25,6 +26,9 @@ def passes(image, mask, variance, sky, options, peak, edge):
     good = (mask & options.skip_bits == 0) & np.isfinite(image) & np.isfinite(variance)
     excess = np.where(good, image.astype(float) - sky, np.nan)
     noise = np.where(good, variance.astype(float), np.nan)
+    with np.errstate(invalid="ignore"):
+        dead = ~hit & (excess < 0) & (excess**2 > DEAD**2 * noise)
+    excess = np.where(dead, np.nan, excess)
     value, spread = replaced(excess, noise, good, hit, options.sigma)
     steep = np.zeros(image.shape, bool)
     for rows, columns in PAIRS:
@@ -34,7 +38,7 @@ def passes(image, mask, variance, sky, options, peak, edge):
         total = noise + (options.relative * excess) ** 2 + 0.25 * slope**2 * (
             shifted(spread, rows, columns) + shifted(spread, -rows, -columns))
         with np.errstate(invalid="ignore"):
-            steep |= (above > 0) & (above**2 > edge**2 * total)
+            steep |= (above > 0) & (above**2 > edge**2 * total) & (0.5 * slope * pair < options.contrast * excess)
     with np.errstate(invalid="ignore"):
         bright = (excess > 0) & (excess**2 > peak**2 * noise)
     return good & ~hit & steep & bright & ~dilated(mask & options.saturated_bit != 0, options.margin)
