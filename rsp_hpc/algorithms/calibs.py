@@ -80,21 +80,31 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
         groups.setdefault((frame.exposure.kind, frame.exposure.band), []).append(frame)
     bias = dark = None
     dark_error = noise = float("nan")
+    known: dict[str, float] = {}
     if ("bias", "") in groups:
-        bias, _, noise = _combine(_load(groups["bias", ""], shape, config, scratch), config, lambda frame, at: frame.plane[at],
-                                  lambda frame: 1.0)
+        bias, variance, noise = _combine(_load(groups["bias", ""], shape, config, scratch), config,
+                                         lambda frame, at: frame.plane[at], lambda frame: 1.0)
+        known["bias_variance"] = _typical(variance)
     if ("dark", "") in groups:
         dark, variance, _ = _combine(_load(groups["dark", ""], shape, config, scratch), config,
                                      lambda frame, at: frame.plane[at] - _part(bias, at),
                                      lambda frame: frame.exposure.dark_time)
         dark_error = np.sqrt(variance)
+        known |= {"dark_variance": _typical(variance),
+                  "dark_time": float(np.mean([frame.exposure.dark_time for frame in groups["dark", ""]]))}
     flats = {band: _combine_flat(_load(members, shape, config, scratch), config, bias, dark)
              for (kind, band), members in sorted(groups.items()) if kind == "flat"}
     defects = find_defects((bias, dark, flats), (noise, dark_error), config)
     names = {key: tuple(f"{' '.join(key).strip()} {frame.exposure.visit}" for frame in members) for key, members in groups.items()}
     common = names.get(("bias", ""), ()) + names.get(("dark", ""), ())
-    return {band: Calibration(bias, dark, flats.get(band), defects, common + names.get(("flat", band), ()))
+    return {band: Calibration(bias, dark, flats.get(band), defects, common + names.get(("flat", band), ()), **known)
             for band in flats or [""]}
+
+
+def _typical(variance: np.ndarray) -> float:
+    """Mean over the detector without the highest hundredth, which are defects; 0 if nothing is finite."""
+    finite = variance[np.isfinite(variance)]
+    return float(finite[finite <= np.quantile(finite, 0.99)].mean(dtype=np.float64)) if finite.size else 0.0
 
 
 def _load(frames: list[Frame], shape, config: CalibsConfig, scratch: Allocate) -> list[_Loaded]:
@@ -155,7 +165,8 @@ def _combine(frames: list[_Loaded], config: CalibsConfig, correct, scale_of) -> 
     scales = np.array([scale_of(frame) for frame in frames], float)
     if not (scales > 0).all():
         raise BadData(f"{kind} of visit {frames[int(np.argmin(scales))].exposure.visit}: exposure time or level is zero; leave it out")
-    noise, poisson = _noise_of(frames[0]), float(kind != "bias")
+    poisson = float(kind != "bias")
+    noise = _noise_of(frames, correct, scales, poisson)
     model = np.stack([noise**2 / scales**2, poisson / scales], axis=1)
     weights = scales if poisson else np.ones(len(frames))
     options = ClipOptions(config.kappa, config.kappa, min_inputs=3)
@@ -167,16 +178,36 @@ def _combine(frames: list[_Loaded], config: CalibsConfig, correct, scale_of) -> 
     return mean, variance, noise
 
 
-def _noise_of(frame: _Loaded) -> float:
-    """Noise of one frame at zero light, electron: robust, from differences of neighbouring pixels, less the light's own."""
-    rows = frame.plane[::max(1, len(frame.plane) // 64)]
-    steps = np.diff(rows, axis=1)
-    steps = steps[np.isfinite(steps)]
-    if steps.size < 16:
-        raise BadData(f"{frame.exposure.kind} of visit {frame.exposure.visit}: hardly a pixel can be used; leave it out")
-    total = (1.4826 * np.median(np.abs(steps - np.median(steps)))) ** 2 / 2.0
-    poisson = 0.0 if frame.exposure.kind == "bias" else max(0.0, float(np.nanmedian(rows)))
-    return float(np.sqrt(max(total - poisson, 0.25 * total, 1.0)))
+def _noise_of(frames: list[_Loaded], correct, scales: np.ndarray, poisson: float) -> float:
+    """Noise of one frame at zero light, electron: from the difference of the first two frames, which the pattern of the pixels
+    leaves, less the light's own; of a single frame from the differences of neighbouring pixels.
+    """
+    def sample(number: int) -> np.ndarray:
+        step = max(1, len(frames[number].plane) // 64)
+        rows = [correct(frames[number], slice(y, y + 1)) for y in range(0, len(frames[number].plane), step)]
+        return np.concatenate(rows) / scales[number]
+
+    first = sample(0)
+    if len(frames) > 1:
+        difference, inverse = first - sample(1), 1.0 / scales[:2]
+    else:
+        difference, inverse = np.diff(first, axis=1), np.full(2, 1.0 / scales[0])
+    difference = difference[np.isfinite(difference)]
+    if difference.size < 16:
+        raise BadData(f"{frames[0].exposure.kind} of visit {frames[0].exposure.visit}: hardly a pixel can be used; leave it out")
+    total = _clipped_variance(difference)
+    light = poisson * max(0.0, float(np.nanmedian(first))) * inverse.sum()
+    return float(np.sqrt(max((total - light) / (inverse**2).sum(), 0.25 * total / (inverse**2).sum(), 1.0)))
+
+
+def _clipped_variance(values: np.ndarray) -> float:
+    """Variance without values beyond four sigma. (The median deviation of whole ADU can be off by a tenth.)"""
+    values = values.astype(np.float64) - np.median(values)
+    limit = 6.0 * np.median(np.abs(values)) + 1e-9
+    for _ in range(5):
+        variance = float(np.mean(values[np.abs(values) <= limit] ** 2))
+        limit = 4.0 * np.sqrt(variance)
+    return variance
 
 
 def find_defects(frames, errors, config: CalibsConfig) -> np.ndarray | None:

@@ -47,13 +47,13 @@ class PreparedCalibration:
     ----------
     planes : Planes, as the kernel takes them
     dark_time : float, s
-    dark_noise : float, electron^2, mean noise of the dark where it is not in a plane
+    constant_noise : float, electron^2: of the bias and dark frames, and the dark's mean where it is not in a plane
     has_bias : bool
     """
 
     planes: Planes
     dark_time: float
-    dark_noise: float
+    constant_noise: float
     has_bias: bool
 
 
@@ -82,7 +82,7 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     if not np.isfinite(dark_time):
         raise BadData(f"{_name(raw)}: its dark time is unknown and there is a dark; give header.dark_time in the camera")
     has_bias = calibration.has_bias if prepared else calibration.bias is not None
-    extra = calibration.dark_noise if prepared else 0.0
+    extra = calibration.constant_noise if prepared else calibration.noise_variance(dark_time)
     good = _detrend_into(image, raw, planes, (dark_time, extra, not has_bias), config)
     if raw.masked is not None:
         image.mask |= raw.masked
@@ -121,7 +121,8 @@ def prepare_calibration(calibration: Calibration, dark_time: float, raw: RawDete
     planes, good = prepare(_planes(calibration), _options(dark_time, config), raw.detector.box.shape, step)
     if not good:
         raise BadData(f"{_name(raw)}: no pixel of the flat is above {config.min_flat}; take other flats or lower detrend.min_flat")
-    return PreparedCalibration(planes, dark_time, 0.0 if step else mean, calibration.bias is not None)
+    constant = calibration.noise_variance(dark_time) + (0.0 if step else mean)
+    return PreparedCalibration(planes, dark_time, constant, calibration.bias is not None)
 
 
 def _name(raw: RawDetector) -> str:

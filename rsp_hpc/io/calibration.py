@@ -2,6 +2,7 @@
 
     /bias, /dark, /flats/<band>, /defects    pixels (`io.pixels`)
     /inputs/<band>                           names of the files that went in (without flats: `all`)
+    /noise                                   attributes: bias_variance, dark_variance, dark_time
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import BadData
 from ..products.calibration import Calibration
+from .attributes import get, put
 from .pixels import EncodedDataset, append, encode, read_pixels
 from .product import Header, ProductWriter, open_product
 from .records import read_array, write_array
@@ -21,6 +23,7 @@ __all__ = ["CalibrationWriter", "EncodedCalibration", "calibration_contents", "e
            "read_calibration_rows"]
 
 KIND = "calibs"
+NOISE = ("bias_variance", "dark_variance", "dark_time")
 UNITS = {"bias": "electron", "dark": "electron/s", "flat": "", "defects": ""}
 
 
@@ -30,6 +33,7 @@ class EncodedCalibration:
 
     frames: dict[str, EncodedDataset]
     inputs: dict[str, tuple[str, ...]]
+    noise: dict[str, float]
 
 
 def encode_calibration(bands: dict[str, Calibration]) -> EncodedCalibration:
@@ -41,6 +45,7 @@ def encode_calibration(bands: dict[str, Calibration]) -> EncodedCalibration:
     """
     frames: dict[str, np.ndarray] = {}
     inputs: dict[str, tuple[str, ...]] = {}
+    noise: dict[str, float] = {}
     for band, calibration in bands.items():
         for name in ("bias", "dark", "defects"):
             if getattr(calibration, name) is not None:
@@ -48,9 +53,10 @@ def encode_calibration(bands: dict[str, Calibration]) -> EncodedCalibration:
         if calibration.flat is not None:
             frames[f"flats/{band}"] = calibration.flat
         inputs[band] = tuple(calibration.inputs)
+        noise = {name: float(getattr(calibration, name)) for name in NOISE}
     encoded = {name: encode(frame.astype(np.uint8) if frame.dtype == bool else frame, unit=UNITS.get(name, ""))
                for name, frame in frames.items()}
-    return EncodedCalibration(encoded, inputs)
+    return EncodedCalibration(encoded, inputs, noise)
 
 
 class CalibrationWriter(ProductWriter):
@@ -64,6 +70,7 @@ class CalibrationWriter(ProductWriter):
         for name in sorted(part.frames):
             folder, _, leaf = name.rpartition("/")
             append(self.file.require_group(folder) if folder else self.file, leaf, part.frames[name])
+        put(self.file.require_group("noise"), **part.noise)
         group = self.file.require_group("inputs")
         for band, names in sorted(part.inputs.items()):
             write_array(group, band or "all", np.array(names, dtype=str))
@@ -100,7 +107,8 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
         known = list(file.get("inputs", ()))
         listed = next((name for name in (band, "all", *known) if name in known), None)
         names = tuple(read_array(file["inputs"][listed]).tolist()) if listed else ()
-        return Calibration(inputs=names, **planes)
+        noise = {name: float(get(file["noise"], name, 0.0)) for name in NOISE} if "noise" in file else {}
+        return Calibration(inputs=names, **planes, **noise)
 
 
 def read_calibration_rows(path: str | Path, frame: str, y0: int, y1: int) -> np.ndarray:

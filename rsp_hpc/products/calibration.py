@@ -20,6 +20,9 @@ class Calibration:
     flat : (ny, nx) float32, relative response, mean one over the camera's good pixels; <= 0 or NaN is bad
     defects : (ny, nx) bool
     inputs : names of the files that went in
+    bias_variance : float, electron^2, of the bias itself, mean over the detector: few frames are noisy frames
+    dark_variance : float, (electron/s)^2, of the dark's own frames, bias noise apart
+    dark_time : float, s, mean of the dark's frames; 0 without dark
     """
 
     bias: np.ndarray | None = None
@@ -27,3 +30,14 @@ class Calibration:
     flat: np.ndarray | None = None
     defects: np.ndarray | None = None
     inputs: tuple[str, ...] = ()
+    bias_variance: float = 0.0
+    dark_variance: float = 0.0
+    dark_time: float = 0.0
+
+    def noise_variance(self, dark_time: float) -> float:
+        """Variance (electron^2) that the noise of bias and dark adds to a frame of this dark time.
+
+        The bias was also subtracted from the frames of the dark: its noise cancels where the times are equal.
+        """
+        left = 1.0 - dark_time / self.dark_time if self.dark_time > 0.0 else 1.0
+        return self.bias_variance * left**2 + self.dark_variance * dark_time**2

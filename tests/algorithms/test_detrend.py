@@ -79,7 +79,7 @@ def test_prepared_calibration_gives_the_same(calibration):
     np.testing.assert_array_equal(two.mask, one.mask)
     cool = replace(calibration, dark=np.full_like(calibration.dark, 0.01))
     ready = prepare_calibration(cool, 31.0, raw, config)
-    assert ready.planes.dark_noise is None and ready.dark_noise == pytest.approx(0.31)
+    assert ready.planes.dark_noise is None and ready.constant_noise == pytest.approx(0.31)
     np.testing.assert_allclose(detrend(raw, ready, config).variance, detrend(raw, cool, config).variance, rtol=1e-4)
     with pytest.raises(BadData, match="prepared for 5"):
         detrend(raw, prepare_calibration(calibration, 5.0, raw, config), config)

@@ -114,11 +114,12 @@ def test_calibration(tmp_path):
     bias, dark, flat = (rng.random((40, 30)).astype(np.float32) for _ in range(3))
     flat[3, 3] = np.nan
     path = write_calibration(tmp_path / "S00.h5", {
-        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1")),
-        "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"))})
+        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1"), 7.0, 0.01, 80.0),
+        "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"), 7.0, 0.01, 80.0)})
     back = calibration.read_calibration(path, "r")
     assert np.array_equal(back.flat, flat, equal_nan=True) and np.array_equal(back.bias, bias)
     assert back.defects.dtype == bool and np.array_equal(back.defects, bias > 0.9) and back.inputs == ("b1", "f1")
+    assert (back.bias_variance, back.dark_variance, back.dark_time) == (7.0, 0.01, 80.0)
     assert calibration.calibration_contents(path) == ["bias", "dark", "defects", "flats/g", "flats/r"]
     assert np.array_equal(calibration.read_calibration_rows(path, "dark", 7, 19), dark[7:19])
     with pytest.raises(BadData, match="detector S00 has no flat in band z: its flats are g, r; add flat frames of z"):
