@@ -19,7 +19,7 @@ ARCSEC = np.pi / 180.0 / 3600.0
 class BordersConfig(Config):
     """How objects that two patches or tracts have measured are made one."""
 
-    radius: float = parameter(0.6, "two measurements nearer than this are one object", unit="arcsec", above=0.0)
+    radius: float = parameter(0.8, "two measurements nearer than this are one object", unit="arcsec", above=0.0)
 
 
 def settle_borders(region, owned, ra, dec, config: BordersConfig) -> np.ndarray:
@@ -33,27 +33,36 @@ def settle_borders(region, owned, ra, dec, config: BordersConfig) -> np.ndarray:
 
     Returns
     -------
-    (n,) bool. As `owned`, but of two rows of different regions that are each other's nearest within `config.radius`
-    exactly one is True: the owned one if exactly one is, else that of the lower region. The order of the rows does not
-    matter. A row is decided once, with its nearest partner; pairs are settled from the closest to the widest.
+    (n,) bool. Rows of different regions within `config.radius` are grouped, the closest first, at most one row of a region in
+    a group. In each group of two or more exactly one row is True: of the owned ones (of all, if none is owned) that of the
+    lowest region. Single rows are as `owned`. The order of the rows does not matter.
     """
-    from scipy.spatial import cKDTree
-
-    region, primary = np.asarray(region), np.array(owned, bool)
-    position = unit_vectors(ra, dec)
-    if len(position) < 2:
-        return primary
-    pairs = cKDTree(position).query_pairs(config.radius * ARCSEC, output_type="ndarray")
-    pairs = pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
-    low_first = np.where(region[pairs[:, 0]] < region[pairs[:, 1]], 0, 1)
-    low, high = pairs[np.arange(len(pairs)), low_first], pairs[np.arange(len(pairs)), 1 - low_first]
-    separation = np.linalg.norm(position[low] - position[high], axis=1)
-    taken = set()
-    for k in np.lexsort((region[high], region[low], separation)):
-        i, j = int(low[k]), int(high[k])
-        if (i, int(region[j])) in taken or (j, int(region[i])) in taken:
-            continue  # one of them already has its partner in that region
-        taken.update(((i, int(region[j])), (j, int(region[i]))))
-        if primary[i] == primary[j]:
-            primary[i], primary[j] = True, False
+    region, owned = np.asarray(region), np.asarray(owned, bool)
+    primary = owned.copy()
+    for group in _groups(region, unit_vectors(ra, dec), config.radius * ARCSEC):
+        rows = np.array(group)
+        candidates = rows[owned[rows]] if owned[rows].any() else rows
+        primary[rows] = False
+        primary[candidates[np.argmin(region[candidates])]] = True
     return primary
+
+
+def _groups(region: np.ndarray, position: np.ndarray, radius: float) -> list[list[int]]:
+    """Groups of two or more rows that are one object; a row is in one group, a group has one row of a region."""
+    from scipy.spatial import cKDTree  # heavy: imported on first use
+
+    if len(position) < 2:
+        return []
+    pairs = cKDTree(position).query_pairs(radius, output_type="ndarray")
+    pairs = pairs[region[pairs[:, 0]] != region[pairs[:, 1]]]
+    separation = np.linalg.norm(position[pairs[:, 0]] - position[pairs[:, 1]], axis=1)
+    regions = np.sort(region[pairs], axis=1)
+    member: dict[int, list[int]] = {}
+    for i, j in pairs[np.lexsort((regions[:, 1], regions[:, 0], separation))].tolist():
+        first, second = member.setdefault(i, [i]), member.setdefault(j, [j])
+        if first is second or {region[row] for row in first} & {region[row] for row in second}:
+            continue
+        first += second
+        for row in second:
+            member[row] = first
+    return [group for row, group in member.items() if group[0] == row and len(group) > 1]

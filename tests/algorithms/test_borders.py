@@ -38,3 +38,16 @@ def test_only_near_rows_are_one_object(separation, kept):
 def test_rows_of_one_region_are_left_alone():
     assert settle_borders([1, 1], [True, True], [0.0, 0.0], [0.0, 0.0], CONFIG).all()
     assert len(settle_borders([], [], [], [], CONFIG)) == 0
+
+
+def test_a_third_region_owns_what_two_others_see():
+    """At a corner: patches 1 and 2 see an object of patch 3 in their borders; only patch 3's row is primary."""
+    assert settle_borders([1, 2, 3], [False, False, True], [0.0] * 3, [0.0, 1e-8, 2e-8], CONFIG).tolist() == [False, False, True]
+    assert settle_borders([1, 2, 3, 4], [False, True, True, False], [0.0] * 4, [0.0] * 4, CONFIG).sum() == 1
+
+
+def test_close_objects_stay_two():
+    """Two real objects 0.4" apart, measured by two regions each, are two objects."""
+    dec = np.array([0.0, 0.4, 0.02, 0.41]) / 3600
+    primary = settle_borders([1, 1, 2, 2], [True, True, False, False], [0.0] * 4, dec, CONFIG)
+    assert primary.tolist() == [True, True, False, False]
