@@ -40,60 +40,114 @@ INLINE int64_t overlap(const rsp_coadd_input *e, int64_t y, int64_t x0, int64_t 
     return (y - e->y0) * e->nx - e->x0;
 }
 
-/* Add n pixels of one input to the sums. */
-INLINE void add_input(const float *restrict v, const float *restrict u, const uint32_t *restrict m, int64_t n, float w,
-                      float *restrict value, float *restrict weight, float *restrict variance, int32_t *restrict count,
-                      uint32_t *restrict used, uint32_t *restrict lost) {
-    const float w2 = w * w;
+/* A group of inputs that are taken together over the columns they share, so that the sums are loaded and stored once. The
+ * order of additions in a pixel stays that of the inputs. */
+#define GROUP 4
+
+typedef struct { const float *v, *u; const uint32_t *m; float w; int64_t first, last; } segment; /* v[0] is at first */
+
+typedef struct { /* one row's sums, from some column on */
+    float *value, *weight, *variance;
+    int32_t *n;
+    uint32_t *used, *lost;
+    int32_t *doubt;
+} sums;
+
+INLINE sums sums_from(row_sums *r, int64_t i) {
+    return (sums){r->value + i, r->weight + i, r->variance + i, r->n + i, r->used + i, r->lost + i, r->doubt + i};
+}
+
+/* Add n pixels of `count` (a constant) inputs, from column `from` on. */
+INLINE void add_inputs(const segment *e, const int count, int64_t from, int64_t n, sums s) {
+    float *restrict value = s.value, *restrict weight = s.weight, *restrict variance = s.variance;
+    int32_t *restrict number = s.n;
+    uint32_t *restrict used = s.used, *restrict lost = s.lost;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const int ok = (fabsf(v[i]) <= FLT_MAX) & (u[i] <= FLT_MAX);
-        const uint32_t keep = (uint32_t)-ok;
-        value[i] += w * (ok ? v[i] : 0.0f);
-        variance[i] += w2 * (ok ? u[i] : 0.0f);
-        weight[i] += ok ? w : 0.0f;
-        count[i] += ok;
-        used[i] |= m[i] & keep;
-        lost[i] |= m[i] & ~keep;
+        float sum = value[i], all = weight[i], noise = variance[i];
+        int32_t ns = number[i];
+        uint32_t in = used[i], out = lost[i];
+        for (int k = 0; k < count; k++) {
+            const float v = e[k].v[from - e[k].first + i], u = e[k].u[from - e[k].first + i], w = e[k].w;
+            const uint32_t m = e[k].m[from - e[k].first + i];
+            const int ok = (fabsf(v) <= FLT_MAX) & (u <= FLT_MAX);
+            const uint32_t keep = (uint32_t)-ok;
+            sum += w * (ok ? v : 0.0f);
+            noise += w * w * (ok ? u : 0.0f);
+            all += ok ? w : 0.0f;
+            ns += ok;
+            in |= m & keep;
+            out |= m & ~keep;
+        }
+        value[i] = sum, weight[i] = all, variance[i] = noise, number[i] = ns, used[i] = in, lost[i] = out;
     }
 }
 
-/* Mark the pixels of one input that lie beyond kappa sigma of the mean of the others. NaN compares false. */
-INLINE void doubt_input(const float *restrict v, const float *restrict u, int64_t n, float w, float kappa2,
-                        const float *restrict value, const float *restrict weight, const float *restrict variance,
-                        int32_t *restrict doubt) {
+/* Mark the pixels where one of the inputs lies beyond kappa sigma of the mean of the others. NaN compares false. */
+INLINE void doubt_inputs(const segment *e, const int count, int64_t from, int64_t n, float kappa2, sums s) {
+    const float *restrict value = s.value, *restrict weight = s.weight, *restrict variance = s.variance;
+    int32_t *restrict doubt = s.doubt;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const float rest = weight[i] - w, d = v[i] * weight[i] - value[i];
-        const float noise = u[i] * (rest * rest - w * w) + variance[i]; /* of d */
-        doubt[i] |= (d * d > kappa2 * noise) & (u[i] <= FLT_MAX);
+        const float sum = value[i], all = weight[i], total = variance[i];
+        int32_t doubted = doubt[i];
+        for (int k = 0; k < count; k++) {
+            const float v = e[k].v[from - e[k].first + i], u = e[k].u[from - e[k].first + i], w = e[k].w;
+            const float rest = all - w, d = v * all - sum, noise = u * (rest * rest - w * w) + total; /* of d */
+            doubted |= (d * d > kappa2 * noise) & (u <= FLT_MAX);
+        }
+        doubt[i] = doubted;
     }
 }
+
+/* Inputs k .. k + GROUP over columns first .. last of row y; those without a pixel there are left out. */
+INLINE int take_group(const stack *c, int64_t *k, int64_t y, int64_t x0, segment *out_segment) {
+    int count = 0;
+    for (; *k < c->n && count < GROUP; (*k)++) {
+        const rsp_coadd_input *e = c->input + *k;
+        int64_t first, last, at = overlap(e, y, x0 - HALO, x0 + STRIP + HALO, &first, &last) + first;
+        if (first < last)
+            out_segment[count++] = (segment){e->image + at, e->variance + at, e->mask + at, c->weight[*k], first, last};
+    }
+    return count;
+}
+
+/* Do `one` for each input of a group over the columns that not all share, and `four` over those that they do: in each
+ * pixel the inputs come in their order. */
+#define FOR_GROUP(e, count, DO)                                                                  \
+    do {                                                                                         \
+        int64_t low = (e)[0].first, high = (e)[0].last;                                          \
+        for (int k_ = 1; k_ < (count); k_++)                                                     \
+            low = rsp_max(low, (e)[k_].first), high = rsp_min(high, (e)[k_].last);               \
+        if ((count) < GROUP || low >= high) low = high = INT64_MAX;                              \
+        for (int k_ = 0; k_ < (count); k_++) {                                                   \
+            DO((e) + k_, 1, (e)[k_].first, rsp_min(low, (e)[k_].last));                          \
+            if (high < INT64_MAX) DO((e) + k_, 1, high, (e)[k_].last);                           \
+        }                                                                                        \
+        if (high < INT64_MAX) DO((e), GROUP, low, high);                                         \
+    } while (0)
 
 /* Sums of row y over columns x0 - HALO .. x0 + STRIP + HALO. */
 INLINE void add_row(const stack *c, strip *s, int64_t y, int64_t x0) {
-    row_sums *restrict r = row_of(s, y);
+    row_sums *r = row_of(s, y);
+    segment e[GROUP];
+    int count;
     memset(r, 0, sizeof *r);
-    for (int64_t k = 0; k < c->n; k++) {
-        const rsp_coadd_input *e = c->input + k;
-        int64_t first, last, at = overlap(e, y, x0 - HALO, x0 + STRIP + HALO, &first, &last);
-        add_input(e->image + at + first, e->variance + at + first, e->mask + at + first, last - first, c->weight[k],
-                  r->value + first - x0 + HALO, r->weight + first - x0 + HALO, r->variance + first - x0 + HALO,
-                  r->n + first - x0 + HALO, r->used + first - x0 + HALO, r->lost + first - x0 + HALO);
-    }
+#define ADD(e, count, from, to) add_inputs(e, count, from, (to) - (from), sums_from(r, (from) - x0 + HALO))
+    for (int64_t k = 0; (count = take_group(c, &k, y, x0, e)) > 0;) FOR_GROUP(e, count, ADD);
+#undef ADD
 }
 
 /* Pixels of row y of which an input lies beyond kappa sigma of the mean of the others; the row is still in cache. */
 INLINE void doubt_row(const stack *c, strip *s, int64_t y, int64_t x0) {
-    row_sums *restrict r = row_of(s, y);
+    row_sums *r = row_of(s, y);
     const float kappa2 = c->rules->kappa * c->rules->kappa;
     const int32_t min_inputs = c->rules->min_inputs;
-    for (int64_t k = 0; k < c->n; k++) {
-        const rsp_coadd_input *e = c->input + k;
-        int64_t first, last, at = overlap(e, y, x0 - HALO, x0 + STRIP + HALO, &first, &last), i = first - x0 + HALO;
-        doubt_input(e->image + at + first, e->variance + at + first, last - first, c->weight[k], kappa2, r->value + i,
-                    r->weight + i, r->variance + i, r->doubt + i);
-    }
+    segment e[GROUP];
+    int count;
+#define TEST(e, count, from, to) doubt_inputs(e, count, from, (to) - (from), kappa2, sums_from(r, (from) - x0 + HALO))
+    for (int64_t k = 0; (count = take_group(c, &k, y, x0, e)) > 0;) FOR_GROUP(e, count, TEST);
+#undef TEST
     for (int64_t i = 0; i < WIDTH; i++) r->doubt[i] &= r->n[i] >= min_inputs;
 }
 
