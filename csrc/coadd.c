@@ -3,7 +3,8 @@
  * One weight per input, so that the mean's PSF is the weighted mean of the inputs' PSFs. An input is judged against the
  * mean of the others (leave one out, exact from the sums in O(1)): an artifact then shows in full even among three
  * inputs. Where the sky varies from pixel to pixel the others' range over 5 x 5 pixels is tolerated, so that stars
- * survive changes of seeing. Bound: memory, 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, from L2. */
+ * survive changes of seeing. Reads 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, the
+ * second time from L2. */
 #include <float.h>
 #include "internal.h"
 
@@ -40,11 +41,11 @@ INLINE int64_t overlap(const rsp_coadd_input *e, int64_t y, int64_t x0, int64_t 
     return (y - e->y0) * e->nx - e->x0;
 }
 
-/* A group of inputs that are taken together over the columns they share, so that the sums are loaded and stored once. The
- * order of additions in a pixel stays that of the inputs. */
+/* A group of inputs that are taken together over the columns they share, so that the sums are loaded and stored once.
+ * The order of additions in a pixel stays that of the inputs. */
 #define GROUP 4
 
-typedef struct { const float *v, *u; const uint32_t *m; float w; int64_t first, last; } segment; /* v[0] is at first */
+typedef struct { const float *v, *u; const uint32_t *m; float w; int64_t first, last; } segment; /* v[0]: first */
 
 typedef struct { /* one row's sums, from some column on */
     float *value, *weight, *variance;
