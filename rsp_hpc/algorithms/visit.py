@@ -92,8 +92,7 @@ def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Back
     interpolate(image, ("BAD",), config.interpolate)
     guess = guess_psf(image, config.psf)
     background = fit_background(image, config.background)
-    sigma = float(guess.fwhm(*_middle(image))[0]) / 2.3548
-    n_cosmic = find_cosmic_rays(image, sigma, background, config.cosmic)
+    n_cosmic = find_cosmic_rays(image, _narrowest(guess, image), background, config.cosmic)
     interpolate(image, FILLED, config.interpolate)
     subtract_background(image, background)
     if n_cosmic:
@@ -103,6 +102,12 @@ def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Back
     residual = fit_background(image, config.background, exclude=sources_hide)
     subtract_background(image, residual)
     return guess, Background(background.level + residual.level, residual.noise, residual.mesh, residual.box), n_cosmic
+
+
+def _narrowest(psf: Psf, image: MaskedImage) -> float:
+    """Gaussian width of the PSF along its minor axis, pixel: a trailed star is steeper across the trail."""
+    ixx, iyy, ixy = psf.moments(*_middle(image))[0]
+    return float(np.sqrt(0.5 * (ixx + iyy - np.hypot(ixx - iyy, 2.0 * ixy))))
 
 
 def _model_psf(image: MaskedImage, guess: PolynomialPsf, config: VisitConfig) -> tuple[PolynomialPsf, Catalogue]:
