@@ -10,8 +10,9 @@ import click
 
 from . import __version__
 from .errors import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_FAILURES, BadData, ConfigError, RspError
+from .stages import STAGES
 
-STAGES = ("ingest", "calibs", "visits", "coadds", "objects", "report")
+click.UsageError.exit_code = EXIT_CONFIG
 
 EXIT_CODES = """\b
 Exit codes: 0 all done; 3 done, with failures listed in failures.json; 4 the configuration or the command line is wrong;
@@ -41,23 +42,25 @@ def _guarded(function):
     def wrapped(*arguments, **options):
         try:
             code = function(*arguments, **options)
-        except (ConfigError, BadData) as error:
-            _say_once(f"rsp-hpc: {error}")
-            code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURES
         except RspError as error:
-            _say_once(f"rsp-hpc: {error}")
-            code = EXIT_BUG
+            code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURES if isinstance(error, BadData) else EXIT_BUG
+            _say(error, code)
         sys.stdout.flush()
         sys.exit(code or EXIT_DONE)
 
     return wrapped
 
 
-def _say_once(text: str) -> None:
-    """To the terminal, from rank 0 only (or from a process that knows of no others)."""
+def _say(error: RspError, code: int) -> None:
+    """One line on the terminal, from rank 0; where the other ranks know nothing of the error, from this one, and end all."""
     mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is None or not mpi.Is_initialized() or mpi.COMM_WORLD.Get_rank() == 0:
-        click.echo(text, err=True)
+    world = mpi.COMM_WORLD if mpi is not None and mpi.Is_initialized() else None
+    alone = world is None or world.Get_size() == 1
+    shared = alone or getattr(error, "shared", False)
+    if alone or not shared or world.Get_rank() == 0:
+        click.echo(f"rsp-hpc: {error}", err=True)
+    if not shared:
+        world.Abort(code)
 
 
 def _survey_options(function):
@@ -74,8 +77,9 @@ def _survey_options(function):
         click.option("--patch", "patches", type=int, multiple=True, help="Only this patch."),
         click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing."),
         click.option("--reprocess", is_flag=True, help="Do it again and replace what is there, also stale products."),
-        click.option("--max-time", type=float, metavar="SECONDS", help="Stop in good time before so many seconds."),
-        click.option("--ranks", type=int, help="Stop unless MPI has so many ranks (a guard in job scripts)."),
+        click.option("--max-time", type=click.FloatRange(min=0.0), metavar="SECONDS",
+                     help="Stop in good time before so many seconds."),
+        click.option("--ranks", type=click.IntRange(min=1), help="Stop unless MPI has so many ranks (a guard in job scripts)."),
         click.option("--verbose", is_flag=True, help="Debug lines in the logs."),
     )
     for option in reversed(options):
@@ -94,9 +98,7 @@ def _start(config, data, output, changes, ranks, verbose, **selection):
 
     selection = {name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in selection.items()}
     log.set_up(comm.rank, None, verbose)
-    run = survey_from(config, tuple(changes), comm, Options(**selection), data, output)
-    log.set_up(comm.rank, None if run.options.dry_run else run.store.logs, verbose)
-    return run
+    return survey_from(config, tuple(changes), comm, Options(**selection, verbose=verbose), data, output)
 
 
 def _stage_command(name: str, text: str) -> None:

@@ -29,6 +29,19 @@ class _JsonLines(logging.Formatter):
         return json.dumps(row, ensure_ascii=False)
 
 
+class _QuietFile(logging.FileHandler):
+    """A log that cannot be written (a full folder) never stops the work, nor fills the terminal with traces."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            pass
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 class _OneLine(logging.Formatter):
     """The message only: traces are in the log files."""
 
@@ -37,27 +50,28 @@ class _OneLine(logging.Formatter):
 
 
 def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None:
-    """Send this rank's records to `folder`/rank-<rank>.jsonl, and rank 0's progress to the terminal."""
+    """Send this rank's records to `folder`/rank-<rank>.jsonl (a folder that exists), rank 0's progress to the terminal."""
     _context["rank"] = rank
     root = logging.getLogger("rsp_hpc")
     root.handlers.clear()
     root.propagate = False
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = logging.FileHandler(folder / f"rank-{rank:05d}.jsonl", encoding="utf-8", delay=True)
+        lines = _QuietFile(folder / f"rank-{rank:05d}.jsonl", encoding="utf-8", delay=True)
         lines.setFormatter(_JsonLines())
         root.addHandler(lines)
     if rank == 0:
         screen = logging.StreamHandler(sys.stderr)
         screen.setFormatter(_OneLine())
-        screen.addFilter(lambda record: record.name == _terminal.name or record.levelno >= logging.WARNING)
+        screen.addFilter(lambda record: not getattr(record, "quiet", False) and (
+            record.name == _terminal.name or record.levelno >= logging.WARNING))
         root.addHandler(screen)
 
 
 def tell(message: str, *arguments) -> None:
-    """A line of progress for the person at the terminal (rank 0), and for the log."""
-    _terminal.info(f"{time.strftime('%H:%M:%S')} {message}", *arguments)
+    """A line of progress for the person at the terminal, and for the log; from rank 0 only."""
+    if _context["rank"] == 0:
+        _terminal.info(f"{time.strftime('%H:%M:%S')} {message}", *arguments)
 
 
 @contextmanager

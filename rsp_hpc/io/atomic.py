@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Iterator
 
-from ..errors import BadData, ConfigError
+from ..errors import ConfigError, Unwritable
 
 __all__ = ["RunLock", "atomic", "clean", "make_folder", "write_text"]
 
@@ -32,7 +32,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Raises
     ------
-    BadData
+    Unwritable
         The folder is full or cannot be written. Nothing is left under the final name then, nor aside.
     """
     path = Path(path)
@@ -60,13 +60,13 @@ def _worded(error: OSError | RuntimeError, path: Path) -> Exception:
     text = str(error)
     told = "No space left" in text or any(f"errno = {number}" in text for number in FULL)
     if told or getattr(error, "errno", None) in FULL:
-        return BadData(f"{path.parent}: output folder is full; make room and start the same command again")
+        return Unwritable(f"{path.parent}: output folder is full; make room and start the same command again")
     if not isinstance(error, OSError):
         return error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return BadData(f"{path.parent}: output folder cannot be written ({error.strerror})")
+        return Unwritable(f"{path.parent}: output folder cannot be written ({error.strerror}); give one that can")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return BadData(f"{path.parent}: is not a folder")
+        return Unwritable(f"{path.parent}: is not a folder; give another output")
     return error
 
 

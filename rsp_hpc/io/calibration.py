@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged
 from ..products.calibration import Calibration
 from .attributes import get, put
 from .pixels import EncodedDataset, append, encode, read_pixels
@@ -103,7 +103,7 @@ def read_calibration(path: str | Path, band: str = "") -> Calibration:
         planes["flat"] = read_pixels(file["flats"][band]) if band in flats else None
         shapes = {plane.shape for plane in planes.values() if plane is not None}
         if len(shapes) > 1:
-            raise BadData(f"{path}: damaged: frames differ in shape: {sorted(shapes)}")
+            raise Damaged(f"{path}: damaged: frames differ in shape: {sorted(shapes)}")
         known = list(file.get("inputs", ()))
         listed = next((name for name in (band, "all", *known) if name in known), None)
         names = tuple(read_array(file["inputs"][listed]).tolist()) if listed else ()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged
 from ..products.coadd import Coadd
 from ..products.psf import CellPsf
 from ..products.skymap import Tract
@@ -102,7 +102,7 @@ def read_coadd(path: str | Path, band: str, patch: int, pixels: bool = True) -> 
         group = file[band][str(patch)]
         psf = read_record(group, "psf", CellPsf)
         if psf.cells.ndim != 4 or psf.cell <= 0:
-            raise BadData(f"{path}: damaged: the PSF of patch {patch} has shape {psf.cells.shape}")
+            raise Damaged(f"{path}: damaged: the PSF of patch {patch} has shape {psf.cells.shape}")
         counts = read_pixels(group["n_inputs"]) if pixels else np.zeros((0, 0), np.uint16)
         return Coadd(band, read_image(group, pixels), counts, psf, read_array(group["noise_correlation"]),
                      read_catalogue(group["inputs"]))

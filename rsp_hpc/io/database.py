@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import BadData, ConfigError
+from ..errors import BadData, ConfigError, Damaged
 from ..products.assembly import mean_wcs
 from ..products.camera import Camera
 from ..products.exposure import Exposure
@@ -283,8 +283,8 @@ def survey_identity(path: str | Path) -> str | None:
             raise _damaged(path, error) from None
 
 
-def _damaged(path: str | Path, error: Exception) -> BadData:
-    return BadData(f"{path}: damaged ({' '.join(str(error).split()):.80}); delete it and run ingest again")
+def _damaged(path: str | Path, error: Exception) -> Damaged:
+    return Damaged(f"{path}: damaged ({' '.join(str(error).split()):.80}); delete it and run ingest again")
 
 
 def _opened(path: str | Path):

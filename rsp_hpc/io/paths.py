@@ -121,6 +121,11 @@ class Store:
         """Held by the run that writes here."""
         return self.output / ".lock"
 
+    def folders(self) -> list[Path]:
+        """Every folder that products are written to, of those that are there."""
+        places = [self.output, self.calibs, self.visits_folder, self.report, *_inside(self.tracts_folder)]
+        return [place for place in places if place.is_dir()]
+
     def visits(self) -> list[int]:
         """Numbers of the visits that are finished, ascending."""
         return sorted(int(path.stem) for path in _inside(self.visits_folder) if _VISIT.fullmatch(path.name))

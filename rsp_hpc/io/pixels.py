@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged
 from .attributes import get, put
 
 __all__ = ["EncodedDataset", "append", "encode", "noise_of", "read_pixels"]
@@ -274,7 +274,7 @@ def read_pixels(dataset, rows: tuple[int, int] | None = None) -> np.ndarray:
     step = chunks[0]
     sums = np.atleast_1d(attributes["crc32"]) if attributes["crc32"] is not None else np.zeros(0)
     if len(sums) != -(-shape[0] // step):
-        raise BadData(f"{where}: damaged: {len(sums)} check sums do not fit its chunks; make the file again")
+        raise Damaged(f"{where}: damaged: {len(sums)} check sums do not fit its chunks; make the file again")
     for index in range(y0 // step, -(-y1 // step) if y1 > y0 else y0 // step):
         first, last = max(y0, index * step), min(y1, (index + 1) * step, shape[0])
         place = out[first - y0:last - y0]
@@ -299,11 +299,11 @@ def _check_layout(dataset, where: str) -> None:
     if filters != [FILTER] or not chunks or dtype.hasobject or dtype.kind not in "fiub" or not 1 <= len(shape) <= 4:
         raise BadData(f"{where}: is no pixel dataset of this program (filters {filters}, type {dtype})")
     if tuple(chunks[1:]) != tuple(shape[1:]) or not 0 < chunks[0] <= max(1, shape[0]):
-        raise BadData(f"{where}: damaged: chunks {chunks} do not fit shape {shape}; make the file again")
+        raise Damaged(f"{where}: damaged: chunks {chunks} do not fit shape {shape}; make the file again")
     if float(np.prod(shape, dtype=float)) * dtype.itemsize > MAX_BYTES:
-        raise BadData(f"{where}: damaged: claims {shape} pixels, more than this program ever writes")
+        raise Damaged(f"{where}: damaged: claims {shape} pixels, more than this program ever writes")
     if dataset.id.get_num_chunks() != -(-shape[0] // chunks[0]):
-        raise BadData(f"{where}: damaged: chunks are missing; make the file again")
+        raise Damaged(f"{where}: damaged: chunks are missing; make the file again")
 
 
 def _quantiser_of(attributes: dict, shape, dtype, where: str) -> _Quantiser:
@@ -312,7 +312,7 @@ def _quantiser_of(attributes: dict, shape, dtype, where: str) -> _Quantiser:
     except (TypeError, ValueError):
         scale, seed = float("nan"), -1
     if not (np.isfinite(scale) and scale > 0 and 0 <= seed < 2**64 and dtype == np.int32 and len(shape) == 2):
-        raise BadData(f"{where}: damaged: no valid scale or seed; make the file again")
+        raise Damaged(f"{where}: damaged: no valid scale or seed; make the file again")
     return _Quantiser(scale, seed, shape[1])
 
 
@@ -338,7 +338,7 @@ def _decode(dataset, index: int, check_sum: int, where: str, out: np.ndarray) ->
         chunk.decompress_chunk(0, out.reshape(-1).view(np.uint8))
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         text = " ".join(str(error).split())[:120]
-        raise BadData(f"{where}: damaged: {text}; make the file again") from None
+        raise Damaged(f"{where}: damaged: {text}; make the file again") from None
 
 
 def _check_frame(frame: bytes, size: int) -> None:

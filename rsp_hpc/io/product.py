@@ -18,28 +18,29 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged, NewerFormat
 from ..products.mask import PLANES
 from .atomic import atomic
 from .attributes import get, put, values
 from .pixels import FILTER, read_pixels
 from .records import read_array, write_array
 
-__all__ = ["FORMAT_VERSION", "Header", "Part", "ProductWriter", "create", "guarded", "hash_of", "identity",
-           "identity_of", "mask_planes", "open_product", "read_header", "with_planes", "write_parts"]
+__all__ = ["FORMAT_VERSION", "INCOMPLETE", "Header", "Made", "Part", "ProductWriter", "create", "guarded", "hash_of",
+           "identity", "identity_of", "made", "mask_planes", "open_product", "read_header", "with_planes", "write_parts"]
 
 FORMAT_VERSION = 1
 LIBRARY = ("v110", "v110")
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
           MemoryError)
 """What HDF5 and h5py raise at damaged files (UnicodeError is a ValueError)."""
+INCOMPLETE = "incomplete"
 SKIPPED = {"provenance"}
 SKIPPED_ATTRIBUTES = {"crc32"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a unit cost, or why it is missing (`failure`)."""
+    """What one part of a unit cost, and what of it is missing and why (`failure`)."""
 
     name: str
     seconds: float = 0.0
@@ -60,6 +61,7 @@ class Header:
     ranks : of the job that wrote it
     format_version, software, host, created : filled in when the file is written
     parts : Part of each part, filled in when the file is closed
+    incomplete : made without something that could be had later: not final
     """
 
     kind: str
@@ -72,6 +74,16 @@ class Header:
     host: str = ""
     created: str = ""
     parts: tuple[Part, ...] = ()
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a finished product says of itself: was it made of the right things, is it final, which parts had problems."""
+
+    identity: str
+    incomplete: bool = False
+    problems: tuple[Part, ...] = ()
 
 
 def identity_of(stage: str, configuration: str, inputs: dict[str, str], software: str) -> str:
@@ -109,11 +121,12 @@ def _write_provenance(group, header: Header) -> None:
     write_array(group, "input_name", np.array(list(header.inputs) or [], dtype=str))
     write_array(group, "input_hash", np.array(list(header.inputs.values()) or [], dtype=str))
     if header.parts:
-        write_parts(group.parent, header.parts)
+        write_parts(group.parent, header.parts, header.incomplete)
 
 
-def write_parts(file, parts: Sequence[Part]) -> None:
-    """Enter what the parts cost, and which are missing and why."""
+def write_parts(file, parts: Sequence[Part], incomplete: bool = False) -> None:
+    """Enter what the parts cost, which are missing and why, and whether the product is not final because of that."""
+    put(file["provenance"], problems=sum(bool(part.failure) for part in parts), incomplete=int(incomplete))
     group = file["provenance"].create_group("parts")
     write_array(group, "name", np.array([part.name for part in parts], dtype=str))
     write_array(group, "seconds", np.array([part.seconds for part in parts], float), unit="s")
@@ -127,15 +140,17 @@ class ProductWriter:
     def __init__(self, path: str | Path, header: Header):
         self._context = create(path, header)
         self._parts: list[Part] = []
+        self._incomplete = False
         self.file: Any = None
 
     def __enter__(self):
         self.file = self._context.__enter__()
         return self
 
-    def note(self, parts: Sequence[Part]) -> None:
+    def note(self, parts: Sequence[Part], incomplete: bool = False) -> None:
         """Enter what the parts cost, and which are missing and why; before the end of the block."""
         self._parts += parts
+        self._incomplete |= incomplete
 
     def finish(self) -> None:
         """What is written once all parts are in."""
@@ -144,7 +159,7 @@ class ProductWriter:
         if kind is None:
             try:
                 self.finish()
-                write_parts(self.file, self._parts)
+                write_parts(self.file, self._parts, self._incomplete)
             except BaseException as failed:
                 if not self._context.__exit__(type(failed), failed, failed.__traceback__):
                     raise
@@ -153,7 +168,7 @@ class ProductWriter:
 
 @contextlib.contextmanager
 def guarded(path: str | Path) -> Iterator[None]:
-    """Whatever HDF5 says of a damaged file becomes one line of BadData."""
+    """Whatever HDF5 says of a damaged file becomes one line of Damaged."""
     try:
         yield
     except BadData:
@@ -162,7 +177,7 @@ def guarded(path: str | Path) -> Iterator[None]:
         raise BadData(f"{path}: is missing; run the stage that makes it") from None
     except DAMAGE as error:
         text = " ".join(str(error).split())[:120]
-        raise BadData(f"{path}: damaged ({text}); delete it and start the stage again") from None
+        raise Damaged(f"{path}: damaged ({text}); delete it and start the stage again") from None
 
 
 @contextlib.contextmanager
@@ -188,39 +203,50 @@ def _check(file, path: str | Path, kind: str | None) -> None:
         raise BadData(f"{path}: is no product of this program")
     version = int(get(file, "format_version"))
     if version > FORMAT_VERSION:
-        raise BadData(f"{path}: written by format version {version}, this program reads up to {FORMAT_VERSION}; "
-                      "use the newer program")
+        raise NewerFormat(f"{path}: written by format version {version}, this program reads up to {FORMAT_VERSION}; use the "
+                          "newer program, or replace the file with --reprocess")
     if kind is not None and found != f"rsp_hpc {kind}":
         raise BadData(f"{path}: holds {found.removeprefix('rsp_hpc ')}, wanted {kind}")
 
 
 def identity(path: str | Path) -> str | None:
-    """The identity of a product, None where there is no file; reads no more than that.
+    """The identity of a product as an input of others, None where there is no file; it says so if it is incomplete.
 
     Raises
     ------
     BadData
         The file is damaged or of a newer version.
     """
+    found = made(path)
+    return None if found is None else f"{INCOMPLETE} {found.identity}" if found.incomplete else found.identity
+
+
+def made(path: str | Path) -> Made | None:
+    """What a product says of itself, None where there is no file. Raises as `identity`."""
     if not Path(path).exists():
         return None
     with open_product(path) as file:
-        return str(get(file, "identity"))
+        group = file["provenance"]
+        problems = tuple(part for part in _read_parts(group) if part.failure) if get(group, "problems", 1) else ()
+        return Made(str(get(file, "identity")), bool(get(group, "incomplete", 0)), problems)
+
+
+def _read_parts(group) -> tuple[Part, ...]:
+    if "parts" not in group:
+        return ()
+    names = ("name", "seconds", "peak_memory", "failure")
+    return tuple(Part(*row) for row in zip(*(read_array(group["parts"][name]).tolist() for name in names)))
 
 
 def read_header(path: str | Path) -> Header:
     """The common header of a product."""
     with open_product(path) as file:
         group, attributes = file["provenance"], values(file["provenance"])
-        parts = ()
-        if "parts" in group:
-            names = ("name", "seconds", "peak_memory", "failure")
-            parts = tuple(Part(*row) for row in zip(*(read_array(group["parts"][name]).tolist() for name in names)))
         inputs = dict(zip(read_array(group["input_name"]).tolist(), read_array(group["input_hash"]).tolist()))
         return Header(str(get(file, "format")).removeprefix("rsp_hpc "), str(get(file, "identity")),
                       "\n".join(read_array(group["configuration"]).tolist()), inputs, int(attributes["ranks"]),
                       int(get(file, "format_version")), str(attributes["software"]), str(attributes["host"]),
-                      str(attributes["created"]), parts)
+                      str(attributes["created"]), _read_parts(group), bool(attributes.get("incomplete", 0)))
 
 
 def mask_planes(file) -> dict[str, int]:

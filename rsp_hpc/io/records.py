@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged
 from ..products.box import Box
 from .attributes import get, put, values
 
@@ -49,12 +49,12 @@ def read_array(dataset, rows: slice | None = None) -> np.ndarray:
     try:
         claimed = float(np.prod(dataset.shape, dtype=float)) * dataset.dtype.itemsize
         if dataset.dtype.hasobject or claimed > max(4096, MAX_RATIO * dataset.id.get_storage_size()):
-            raise BadData(f"{where}: damaged: claims {dataset.shape} of {dataset.dtype}, more than is stored")
+            raise Damaged(f"{where}: damaged: claims {dataset.shape} of {dataset.dtype}, more than is stored")
         found = dataset[...] if rows is None else dataset[rows]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
         if isinstance(error, BadData):
             raise
-        raise BadData(f"{where}: damaged ({' '.join(str(error).split())[:100]}); make the file again") from None
+        raise Damaged(f"{where}: damaged ({' '.join(str(error).split())[:100]}); make the file again") from None
     return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
 
 
@@ -96,7 +96,7 @@ def read_record(parent, name: str, cls: type[Record]) -> Record:
     except BadData:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
-        raise BadData(f"{where}: damaged or missing ({' '.join(str(error).split())[:120]})") from None
+        raise Damaged(f"{where}: damaged or missing ({' '.join(str(error).split())[:120]})") from None
 
 
 def _has_no_default(item: dataclasses.Field) -> bool:

@@ -7,7 +7,7 @@ from typing import Iterable
 
 import numpy as np
 
-from ..errors import BadData
+from ..errors import BadData, Damaged
 from ..products.catalogue import Catalogue, Column
 from .attributes import get, put
 from .fits import read_table
@@ -40,7 +40,7 @@ def read_catalogue(group, columns: Iterable[str] | None = None, rows: slice | No
             raise BadData(f"{group.file.filename}:{group.name}: has no column {name}; it has {', '.join(known)[:300]}")
     arrays = {name: read_array(group[name], rows) for name in wanted}
     if rows is None and any(array.shape != (int(get(group, "rows")),) for array in arrays.values()):
-        raise BadData(f"{group.file.filename}:{group.name}: damaged: columns differ in length")
+        raise Damaged(f"{group.file.filename}:{group.name}: damaged: columns differ in length")
     described = [Column(name, arrays[name].dtype.str, str(get(group[name], "unit", "")),
                         str(get(group[name], "doc", ""))) for name in wanted]
     return Catalogue(described, arrays)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import pickle
 import time
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 import numpy as np
 
-__all__ = ["Communicator", "SerialComm", "on_leader", "pack", "unpack", "wait_for"]
+__all__ = ["Communicator", "SerialComm", "is_shared", "on_leader", "shared", "pack", "unpack", "wait_for"]
 
 ANY = -1
 """Any source."""
+
+Problem = TypeVar("Problem", bound=BaseException)
 
 
 class Communicator:
@@ -149,8 +151,19 @@ def on_leader(comm: Communicator, function: Callable[..., Any], *arguments) -> A
                 answer = (None, _portable(error))
     value, error = comm.bcast(answer)
     if error is not None:
-        raise error
+        raise shared(error)
     return value
+
+
+def shared(error: Problem) -> Problem:
+    """Mark an error as one that all ranks raise at the same place."""
+    error.shared = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_shared(error: BaseException) -> bool:
+    """Whether all ranks have this error (`on_leader` raised it): only then may a rank go on, or end, as if alone."""
+    return getattr(error, "shared", False)
 
 
 def _portable(error: Exception) -> Exception:

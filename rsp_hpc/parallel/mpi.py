@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from . import stop
-from .comm import ANY, Communicator, SerialComm, pack, unpack, wait_for
+from .comm import ANY, Communicator, SerialComm, pack, shared, unpack, wait_for
 
 __all__ = ["MpiComm", "launched_copies", "world"]
 
@@ -83,7 +83,7 @@ def _check_size(comm: Communicator, ranks: int | None, copies: int | None, reaso
         text = f"the launcher started {copies} copies of size 1{reason}"
     else:
         text = f"MPI has {comm.size} rank{'s' * (comm.size > 1)}{reason}, {wanted} were asked for"
-    raise ConfigError(f"{text}: start with the mpirun (or srun --mpi=...) of the MPI library that mpi4py loads")
+    raise shared(ConfigError(f"{text}: start with the mpirun (or srun --mpi=...) of the MPI library that mpi4py loads"))
 
 
 def _abort_all_when_one_fails(comm: Communicator) -> None:

@@ -264,9 +264,9 @@ def _do(part: Any, index: int, name: str, work: Callable[[Any], Any]) -> tuple[s
 
 
 def failure_of(error: BaseException, unit: str = "", part: str = "") -> Failure:
-    """The failure-table row of an exception; the trace goes to the log."""
+    """The failure-table row of an exception; the trace goes to the log (`quiet`: the terminal gets the table's row)."""
     text = " ".join(str(error).split()) or "no message"
-    logger.error("%s %s: %s: %s", unit, part, type(error).__name__, text, exc_info=error)
+    logger.error("%s %s: %s: %s", unit, part, type(error).__name__, text, exc_info=error, extra={"quiet": True})
     return Failure(unit, part, type(error).__name__, text[:1000])
 
 

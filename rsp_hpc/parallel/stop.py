@@ -41,11 +41,12 @@ class StopRequest:
         self._file = Path(folder) / "stop" if folder is not None else None
         self._max_time = max_time
         self._asked = False
+        self._why = ""
         self._looked = -1.0
 
-    def request(self) -> None:
+    def request(self, why: str = "") -> None:
         """Ask for the stop from inside the program."""
-        self._asked = True
+        self._asked, self._why = True, self._why or why
 
     @property
     def seconds_left(self) -> float:
@@ -63,9 +64,11 @@ class StopRequest:
         """Why, in words; '' where no stop is requested."""
         if _received:
             return f"signal {signal.Signals(_received[0]).name}"
-        if self._asked:
-            return f"file {self._file}" if self._file is not None and self._file.exists() else "request"
-        return f"--max-time {self._max_time:.0f} s" if self.seconds_left <= 0.0 else ""
+        if self._file is not None and self._file.exists():
+            return f"file {self._file}"
+        if self._why or self._asked:
+            return self._why or "request"
+        return f"--max-time {self._max_time:g} s" if self._max_time is not None else ""
 
     def _file_is_there(self) -> bool:
         """Looked at once a second at most: a shared file system serves thousands of ranks."""

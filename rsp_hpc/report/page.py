@@ -7,6 +7,7 @@ import json
 import math
 import unicodedata
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 
@@ -29,8 +30,11 @@ CONTENTS = (("summary", "Summary"), ("pictures", "Pictures"), ("objects", "Objec
             ("versions", "Software"))
 
 
-def make_report(inputs: Inputs, folder: str | Path, config: ReportConfig | None = None) -> Path:
+def make_report(inputs: Inputs, folder: str | Path, config: ReportConfig | None = None,
+                tell: Callable[[str], Any] = lambda line: None) -> Path:
     """Measure, draw and write `index.html` and `metrics.json` in a folder; returns the path of the page.
+
+    `tell` gets the metrics that have a target, a line each.
 
     Raises
     ------
@@ -42,6 +46,8 @@ def make_report(inputs: Inputs, folder: str | Path, config: ReportConfig | None 
     if inputs.objects is not None and inputs.truth is not None:
         comparison = compare(inputs.objects, inputs.truth, config)
     metrics = all_metrics(inputs, comparison, config)
+    for line in metric_lines(metrics):
+        tell(line)
     return write_report(render(inputs, metrics, figures_of(inputs, comparison, config), config), metrics, inputs,
                         Path(folder))
 

@@ -6,8 +6,7 @@ from ..algorithms.calibs import Frame, build_calibration
 from ..io.calibration import CalibrationWriter, encode_calibration
 from ..io.raw import read_raw_detector
 from ..io.scratch import scratch_plane
-from ..products.camera import Detector
-from .stage import Clock, Part, Stage, Unit, configuration_text
+from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
 
@@ -20,27 +19,29 @@ class Calibs(Stage):
         if run.camera.detrended:
             return []
         configuration = configuration_text(calibs=run.config.calibs)
+        exposures = [exposure for exposure in run.survey.exposures() if exposure.kind != "science"
+                     and exposure.band in ("", *run.bands)]
         units = []
         for detector in run.camera.detectors:
-            visits = [exposure.visit for exposure in run.survey.exposures() if exposure.kind != "science"
-                      and exposure.band in ("", *run.bands) and run.survey.files(exposure.visit, detector.name)]
-            if visits and (not run.options.detectors or detector.name in run.options.detectors):
-                inputs = {str(visit): run.survey.hash_of_inputs(visit, detector.name) for visit in visits}
-                units.append(Unit(f"calibs {detector.name}", (detector, visits), (Part(detector.name, None, float(len(visits))),),
+            if run.options.detectors and detector.name not in run.options.detectors:
+                continue
+            frames = [(exposure, files) for exposure in exposures if (files := run.survey.files(exposure.visit, detector.name))]
+            inputs = {str(exposure.visit): run.survey.hash_of_inputs(exposure.visit, detector.name) for exposure, _ in frames}
+            if frames:
+                units.append(Unit(f"calibs {detector.name}", frames, (Part(detector.name, None, float(len(frames))),),
                                   run.store.calibration(detector.name), configuration, inputs))
         return units
 
-    def work(self, run: Run, unit: Unit, part: Part, clock: Clock):
-        detector, visits = unit.key
-        frames = [Frame(run.survey.exposure(visit), _reader(run, visit, detector)) for visit in visits]
-        with clock("compute"):  # frames are read as they are needed
-            calibration = build_calibration(frames, detector.box.shape, run.config.calibs, scratch_plane)
-        with clock("encode"):
+    def work(self, run: Run, unit: Unit, part: Part, record: Record):
+        frames = [Frame(exposure, _reader(run, files, part.name)) for exposure, files in unit.key]
+        with record("compute"):  # frames are read as they are needed
+            calibration = build_calibration(frames, run.camera.detector(part.name).box.shape, run.config.calibs, scratch_plane)
+        with record("encode"):
             return encode_calibration(calibration)
 
     def writer(self, run: Run, unit: Unit, header):
         return CalibrationWriter(unit.product, header)
 
 
-def _reader(run: Run, visit: int, detector: Detector):
-    return lambda: read_raw_detector(run.survey.files(visit, detector.name), run.camera, detector.name)
+def _reader(run: Run, files: list, detector: str):
+    return lambda: read_raw_detector(files, run.camera, detector)

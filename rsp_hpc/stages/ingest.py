@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from .. import __version__, log
+from .. import log
 from ..io.database import survey_identity, survey_of, write_survey
-from ..io.product import identity_of
+from ..io.product import Made
 from ..io.raw import RawFile, examine, find_files, settle
-from .stage import Clock, Part, Stage, Unit, configuration_text
+from ..parallel import Failure
+from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
 logger = logging.getLogger(__name__)
@@ -17,11 +18,15 @@ logger = logging.getLogger(__name__)
 CHUNK = 32
 """Files whose headers one part reads."""
 
+MOST_TOLD = 10
+"""Missing detectors that the terminal gets."""
+
 
 class Ingest(Stage):
-    """Unit: the survey. Parts: files, in chunks."""
+    """Unit: the survey. Parts: files, in chunks. Made anew whenever files come, go or change."""
 
     name = "ingest"
+    renews = True
 
     def units(self, run: Run) -> list[Unit]:
         files = find_files([run.data], run.camera)
@@ -30,19 +35,21 @@ class Ingest(Stage):
         return [Unit("survey", None, parts, run.store.survey_db,
                      configuration_text(camera=run.camera, skymap=run.config.skymap), stamps)]
 
-    def found(self, path: Path) -> str | None:
-        return survey_identity(path)
+    def found(self, path: Path) -> Made | None:
+        identity = survey_identity(path)
+        return None if identity is None else Made(identity)
 
-    def work(self, run: Run, unit: Unit, part: Part, clock: Clock) -> list[RawFile]:
-        with clock("read"):
+    def work(self, run: Run, unit: Unit, part: Part, record: Record) -> list[RawFile]:
+        with record("read"):
             return [entry for path in part.key for entry in examine(path, run.camera)]
 
     def writer(self, run: Run, unit: Unit, header):
-        return _SurveyWriter(run, identity_of(self.name, unit.configuration, unit.inputs, f"rsp_hpc {__version__}"))
+        return _SurveyWriter(run, header.identity)
 
-    def finish(self, run: Run) -> list:
+    def finish(self, run: Run) -> list[Failure]:
+        """The files that cannot be used are failures, whenever they were looked at."""
         run.forget("survey")
-        return []
+        return [Failure("survey", entry.path.name, "BadData", entry.message) for entry in run.survey.refused()]
 
 
 class _SurveyWriter:
@@ -58,16 +65,19 @@ class _SurveyWriter:
         """One part's verdicts."""
         self.files += files
 
-    def note(self, parts) -> None:
+    def note(self, parts, incomplete: bool = False) -> None:
         """survey.db keeps no costs."""
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is not None:
             return
         files = settle(self.files)
-        for entry in files:
-            if not entry.usable:
-                logger.warning("refused %s: %s", entry.path.name, entry.message)
+        survey = survey_of(files, self.run.camera, self.run.skymap, self.identity)
         log.tell("ingest: %d files, %d put right, %d refused", len(files), sum(f.verdict == "fixed" for f in files),
                  sum(not f.usable for f in files))
-        write_survey(self.run.store.survey_db, survey_of(files, self.run.camera, self.run.skymap, self.identity))
+        missing = survey.missing(self.run.camera)
+        for line in missing[:MOST_TOLD]:
+            logger.warning("  %s", line)
+        if len(missing) > MOST_TOLD:
+            logger.warning("  and %d more detectors of visits are missing", len(missing) - MOST_TOLD)
+        write_survey(self.run.store.survey_db, survey)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..algorithms.borders import settle_borders
 from ..algorithms.objects import measure_objects
-from ..io import product
+from ..errors import BadData
 from ..io.coadd import coadd_parts, read_coadd
 from ..io.objects import ObjectsWriter, read_objects, replace_primary
 from ..parallel import Failure
 from ..products.catalogue import Catalogue
-from .stage import Clock, Part, Stage, Unit, configuration_text
+from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
 BORDER = ("objectId", "tract", "coord_ra", "coord_dec", "detect_isPatchInner", "detect_isTractInner", "detect_isPrimary")
@@ -24,9 +24,11 @@ class Objects(Stage):
         configuration = configuration_text(objects=run.config.objects, borders=run.config.borders, bands=run.bands)
         units = []
         for tract in run.store.tracts():
+            if run.options.tracts and tract not in run.options.tracts:
+                continue
             path = run.store.coadds(tract)
-            found = product.identity(path)
-            if found is None or (run.options.tracts and tract not in run.options.tracts):
+            found = self.identity(path, f"tract {tract}")
+            if found is None:
                 continue
             patches: dict[int, list[str]] = {}
             for patch, band in coadd_parts(path):
@@ -36,15 +38,15 @@ class Objects(Stage):
                           for patch, bands in sorted(patches.items()))
             if parts:
                 units.append(Unit(f"tract {tract}", tract, parts, run.store.objects(tract), configuration,
-                                  {"coadds": found, "patches": ",".join(map(str, sorted(patches)))}))
+                                  {"coadds": found}))
         return units
 
-    def work(self, run: Run, unit: Unit, part: Part, clock: Clock) -> Catalogue:
+    def work(self, run: Run, unit: Unit, part: Part, record: Record) -> Catalogue:
         index, bands = part.key
         tract = run.skymap.tract(unit.key)
-        with clock("read"):
+        with record("read"):
             coadds = {band: read_coadd(run.store.coadds(unit.key), band, index) for band in bands}
-        with clock("compute"):
+        with record("compute"):
             return measure_objects(tract, tract.patch(index), coadds, run.config.objects)
 
     def writer(self, run: Run, unit: Unit, header):
@@ -52,17 +54,21 @@ class Objects(Stage):
 
     def finish(self, run: Run) -> list[Failure]:
         """Settle the objects that neighbouring tracts share; only files whose flags change are replaced."""
-        tracts = [tract for tract in run.store.tracts() if run.store.objects(tract).exists()]
-        if len(tracts) < 2:
-            return []
-        rows = Catalogue.concatenate([read_objects(run.store.objects(tract), BORDER) for tract in tracts])
-        rows = rows.rows(rows["detect_isPatchInner"])
-        primary = settle_borders(rows["tract"], rows["detect_isTractInner"], rows["coord_ra"], rows["coord_dec"],
-                                 run.config.borders)
-        for tract in tracts:
-            mine = rows["tract"] == tract
-            replace_primary(run.store.objects(tract), rows["objectId"][mine], primary[mine])
-        return []
+        tables, failures = {}, []
+        for tract in run.store.tracts("objects"):
+            try:
+                tables[tract] = read_objects(run.store.objects(tract), BORDER)
+            except BadData as error:
+                failures.append(Failure(f"tract {tract}", "", type(error).__name__, str(error)))
+        if len(tables) > 1:
+            rows = Catalogue.concatenate([table for table in tables.values() if len(table)])
+            rows = rows.rows(rows["detect_isPatchInner"])
+            primary = settle_borders(rows["tract"], rows["detect_isTractInner"], rows["coord_ra"], rows["coord_dec"],
+                                     run.config.borders)
+            for tract in tables:
+                mine = rows["tract"] == tract
+                replace_primary(run.store.objects(tract), rows["objectId"][mine], primary[mine])
+        return failures
 
 
 def _one_per_object(rows: Catalogue, run: Run) -> Catalogue:

@@ -1,34 +1,25 @@
-"""The order of the stages, and the loop that runs some or all of them in one MPI job."""
+"""The loop that runs some or all stages in order in one MPI job; the lock, the failure table and the timing table."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import logging
+from contextlib import ExitStack
 from dataclasses import asdict
+from importlib import import_module
 
 import yaml
 
 from .. import log
 from ..errors import EXIT_DONE, EXIT_FAILURES, EXIT_STOPPED
-from ..io.atomic import RunLock, write_text
-from ..parallel import Failure, on_leader
-from .calibs import Calibs
-from .coadds import Coadds
-from .ingest import Ingest
-from .objects import Objects
-from .report import Report
-from .stage import StageReport, run_stage
+from ..io.atomic import RunLock, clean, make_folder, write_text
+from ..parallel import on_leader
+from . import STAGES
+from .stage import Stage, StageReport, run_stage
 from .survey import Run
-from .visits import Visits
 
-__all__ = ["STAGES", "run_stages"]
-
-logger = logging.getLogger(__name__)
-
-STAGES = (Ingest, Calibs, Visits, Coadds, Objects, Report)
-"""All stages, in the order in which light goes through them."""
+__all__ = ["run_stages"]
 
 
 def run_stages(run: Run, names: tuple[str, ...]) -> int:
@@ -45,79 +36,92 @@ def run_stages(run: Run, names: tuple[str, ...]) -> int:
     """
     if run.options.dry_run:
         return _run_in_order(run, names)
-    on_leader(run.world, _open_output, run, names)
-    try:
-        return _run_in_order(run, names)
-    finally:
-        if run.lock is not None:
-            run.lock.__exit__(None, None, None)
+    with ExitStack() as held:
+        on_leader(run.world, _open_output, run, names, held)
+        log.set_up(run.world.rank, run.store.logs, run.options.verbose)
+        code = _run_in_order(run, names)
+        if run.world.rank == 0:
+            run.write_status({EXIT_DONE: "done", EXIT_FAILURES: "done with failures"}.get(code, "stopped"))
+        return code
 
 
-def _open_output(run: Run, names: tuple[str, ...]) -> None:
-    """Rank 0: take the lock and write the effective configuration beside the products."""
-    run.lock = RunLock(run.store.root)
-    run.lock.__enter__()
+def _open_output(run: Run, names: tuple[str, ...], held: ExitStack) -> None:
+    """Rank 0: take the lock, remove what killed runs left aside, write the effective configuration beside the products."""
+    held.enter_context(RunLock(run.store.root))
+    for folder in run.store.folders():
+        clean(folder)
+    make_folder(run.store.logs)
     write_text(run.store.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
     run.store.stop.unlink(missing_ok=True)
+    run.write_status("started", stage=names[0])
     log.tell("%s: %s on %d rank%s, products in %s", run.config.name, ", ".join(names), run.world.size,
              "s" * (run.world.size > 1), run.store.root)
 
 
+def _stage(name: str) -> Stage:
+    """The stage of this name: class Coadds of module coadds; imported here, so that a rank loads no more than it runs."""
+    return getattr(import_module(f".{name}", __package__), name.capitalize())()
+
+
 def _run_in_order(run: Run, names: tuple[str, ...]) -> int:
     code = EXIT_DONE
-    for kind in STAGES:
-        if kind.name not in names:
-            continue
-        report = run_stage(run, kind())
+    for name in (name for name in STAGES if name in names):
+        report = run_stage(run, _stage(name))
         if run.options.dry_run:
+            if name == "ingest" and report.left:
+                log.tell("the other stages can be planned once ingest is done")
+                return code
             continue
-        failures = on_leader(run.world, _keep_tables, run, report)
-        if failures:
-            log.tell("%s: %d failures in all, listed in %s", report.stage, len(failures), run.store.failures)
-        if failures:
+        on_leader(run.world, _keep_tables, run, report)
+        run.expected[name] = len(report.units) - len(report.outcome.empty)
+        if report.failures:
             code = EXIT_FAILURES
-        if report.outcome.stopped:
-            log.tell("%s: stopped (%s); the same command resumes", report.stage, run.stop.reason)
-            return EXIT_STOPPED
+            log.tell("%s: all failures are listed in %s", name, run.store.failures)
+        if report.outcome.stopped or any(row.error == "Unwritable" for row in report.failures):
+            full = next((row.message for row in report.failures if row.error == "Unwritable"), "")
+            log.tell("%s: stopped (%s); the same command resumes", name, full or run.stop.reason or "asked on another rank")
+            return EXIT_FAILURES if full else EXIT_STOPPED
+        if name == "ingest" and any(not row.part for row in report.failures):
+            return code  # there is nothing to go on with
     return code
 
 
-def _keep_tables(run: Run, report: StageReport) -> list[Failure]:
-    """Rank 0: the failure table and the timing table, each one file for all stages; the failures of this stage.
+def _keep_tables(run: Run, report: StageReport) -> None:
+    """Rank 0: bring the failure table and the timing table up to date, each one file for all stages."""
+    settled = report.settled
 
-    Failures of units that this start did not touch stay in the table: their products say the same.
-    """
-    table = _read_json(run.store.failures, [])
-    redone = {(report.stage, row["unit"]) for row in report.rows} | {(report.stage, f.unit) for f in report.outcome.failures}
-    kept = [row for row in table if (row["stage"], row["unit"]) not in redone]
-    new = [{"stage": report.stage, **asdict(failure)} for failure in report.outcome.failures]
-    write_text(run.store.failures, json.dumps(kept + new, indent=1))
-    write_text(run.store.timing, _csv(_read_csv(run.store.timing, report) + report.rows))
-    return [Failure(row["unit"], row["part"], row["error"], row["message"])
-            for row in kept + new if row["stage"] == report.stage]
+    def stays(row: dict) -> bool:
+        """Other stages' rows, and those of units that this start left alone because of its selection or a stop."""
+        left_alone = run.options.selects or report.outcome.stopped
+        return row.get("stage") != report.stage or (bool(left_alone) and row.get("unit") not in settled)
+
+    table = [row for row in _read_failures(run) if stays(row)]
+    table += [{"stage": report.stage, **asdict(failure)} for failure in report.failures]
+    write_text(run.store.failures, json.dumps(table, indent=1))
+    redone = {row["unit"] for row in report.rows}
+    timing = [row for row in _read_timing(run) if row.get("stage") != report.stage or row.get("unit") not in redone]
+    write_text(run.store.timing, _csv(timing + report.rows))
 
 
-def _read_json(path, default):
+def _read_failures(run: Run) -> list[dict]:
     try:
-        return json.loads(path.read_text())
+        table = json.loads(run.store.failures.read_text())
     except (OSError, ValueError):
-        return default
-
-
-def _read_csv(path, report: StageReport) -> list[dict]:
-    """Earlier rows, less those of the units that were done again."""
-    redone = {(report.stage, row["unit"]) for row in report.rows}
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text())))
-    except OSError:
         return []
-    return [row for row in rows if (row["stage"], row["unit"]) not in redone]
+    return [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
+
+
+def _read_timing(run: Run) -> list[dict]:
+    try:
+        return list(csv.DictReader(io.StringIO(run.store.timing.read_text())))
+    except (OSError, ValueError):
+        return []
 
 
 def _csv(rows: list[dict]) -> str:
     columns = list(dict.fromkeys(["stage", "unit", "part", "rank", "began", *(key for row in rows for key in row)]))
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, restval="")
+    table = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()

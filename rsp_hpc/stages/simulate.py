@@ -8,7 +8,7 @@ from .. import log
 from ..errors import EXIT_DONE, EXIT_FAILURES, EXIT_STOPPED, ConfigError
 from ..io.fits import Hdu, write_fits
 from ..io.raw import write_raw
-from ..parallel import run_parts
+from ..parallel import on_leader, run_parts, shared
 from ..products.catalogue import Catalogue
 from ..simulate.survey import SurveySimulation, plan, reference_of, simulate_detector, sky_of
 from ..simulate.truth import survey_truth
@@ -21,19 +21,26 @@ def simulate_survey(run: Run) -> int:
     """Write all raw frames, the reference catalogue and the truth; on any number of ranks the same bytes (collective)."""
     config = run.config.simulate
     if config is None:
-        raise ConfigError("simulate: the configuration has no such section; see configs/demo.yaml")
-    exposures = plan(config, run.camera)
+        raise shared(ConfigError("simulate: the configuration has no such section; see configs/demo.yaml"))
+    exposures = on_leader(run.world, plan, config, run.camera)
     sky = sky_of(config)
     parts = [_Frame(number, exposure, detector) for number, exposure in enumerate(exposures) for detector in run.camera.detectors]
+    if run.options.dry_run:
+        log.tell("simulate: would write %d files into %s", len(parts), run.data)
+        return EXIT_DONE
     truths: dict[str, Catalogue] = {}
     log.tell("simulate: %d frames of %d detectors into %s", len(exposures), len(run.camera.detectors), run.data)
     outcome = run_parts(run.world, parts, [3.0 if part.exposure.kind == "science" else 1.0 for part in parts],
                         lambda part: _write_frame(run, config, sky, part),
                         lambda part, truth: truths.__setitem__(str(part), truth), run.stop)
-    if run.world.rank == 0 and not outcome.stopped:
-        _write_tables(run, config, sky, [truths[key] for key in sorted(truths)])
-        log.tell("simulate: %d files, %d failures", len(outcome.done), len(outcome.failures))
-    return EXIT_STOPPED if outcome.stopped else EXIT_FAILURES if outcome.failures else EXIT_DONE
+    for row in outcome.failures if run.world.rank == 0 else ():
+        log.tell("  FAILED %s: %s", row.part, row.message)
+    stopped, failed = run.world.bcast((outcome.stopped, bool(outcome.failures)))
+    if stopped:
+        return EXIT_STOPPED
+    on_leader(run.world, lambda: _write_tables(run, config, sky, [truths[key] for key in sorted(truths)]))
+    log.tell("simulate: %d files, %d failures", len(outcome.done), len(outcome.failures))
+    return EXIT_FAILURES if failed else EXIT_DONE
 
 
 class _Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -22,18 +23,20 @@ from ..algorithms.objects import ObjectsConfig
 from ..algorithms.visit import VisitConfig
 from ..algorithms.warp import WarpConfig
 from ..config import Config, build, load_yaml, parameter
-from ..errors import ConfigError
+from ..errors import BadData, ConfigError
 from ..io.atomic import write_text
 from ..io.database import Survey, read_survey
 from ..io.paths import Store
 from ..parallel import Communicator, Progress, StopRequest, on_leader
 from ..products.camera import Camera, load_camera
-from ..products.reference import ReferenceConfig
+from ..products.reference import ReferenceCatalogue, ReferenceConfig
 from ..products.skymap import RingsSkyMap, SkyMapConfig
 from ..report.config import ReportConfig
 from ..simulate.survey import SurveySimulation
 
 __all__ = ["Options", "Run", "SurveyConfig", "load_survey", "survey_from"]
+
+logger = logging.getLogger(__name__)
 
 
 class MpiConfig(Config):
@@ -96,6 +99,20 @@ class Options:
     dry_run: bool = False
     reprocess: bool = False
     max_time: float | None = None
+    verbose: bool = False
+
+    @property
+    def selects(self) -> bool:
+        """Whether anything was selected: what else there is, is then none of this run's business."""
+        return bool(self.visits or self.detectors or self.bands or self.tracts or self.patches)
+
+    def check(self, survey: Survey) -> None:
+        """That what was selected is there; ConfigError if it is not."""
+        for visit in self.visits:
+            survey.exposure(visit)
+        for tract in set(self.tracts) - set(survey.tracts()):
+            raise ConfigError(f"--tract {tract}: no visit overlaps it; those with visits are "
+                              f"{', '.join(map(str, survey.tracts()[:20])) or 'none'}")
 
 
 @dataclass
@@ -110,12 +127,14 @@ class Run:
     stop: StopRequest
     options: Options = Options()
     host: str = field(default_factory=socket.gethostname)
-    lock: Any = None
-    """The lock on the output, on rank 0 while stages run."""
+    reference: ReferenceCatalogue | None = None
+    """The reference catalogue, once the visits stage has been prepared."""
+    expected: dict[str, int] = field(default_factory=dict)
+    """Stage -> files that it should make in the end; of the stages that this start has run."""
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def cached(self, name: str, make) -> Any:
-        """A value that is made once per rank, on first use: the survey, the reference catalogue, the sky map."""
+        """A value that is made once per rank, on first use: the sky map, calibrations."""
         if name not in self._cache:
             self._cache[name] = make()
         return self._cache[name]
@@ -126,8 +145,13 @@ class Run:
 
     @property
     def survey(self) -> Survey:
-        """What `ingest` found."""
-        return self.cached("survey", lambda: read_survey(self.store.survey_db))
+        """What `ingest` found. For rank 0 only: others get what they need with their parts. ConfigError if there is none."""
+        return self.cached("survey", self._read_survey)
+
+    def _read_survey(self) -> Survey:
+        survey = read_survey(self.store.survey_db)
+        self.options.check(survey)
+        return survey
 
     @property
     def skymap(self) -> RingsSkyMap:
@@ -141,13 +165,20 @@ class Run:
         return tuple(band for band in self.camera.bands if band in wanted)
 
     def tell_progress(self, stage: str, state: Progress) -> None:
-        """Rank 0: a line for the terminal and the status file, atomically replaced."""
+        """Rank 0: a line for the terminal, and the status file."""
         log.tell("%s %d/%d, %d with failures, %.0f s, %.0f s left", stage, state.finished, state.total, state.failed,
                  state.seconds_elapsed, state.seconds_left)
-        write_text(self.store.status, json.dumps(
-            {"stage": stage, "total": state.total, "finished": state.finished, "failed": state.failed,
-             "seconds": round(state.seconds_elapsed, 1), "seconds_left": round(state.seconds_left, 1),
-             "ranks": self.world.size, "host": self.host, "pid": os.getpid(), "time": round(time.time(), 1)}))
+        self.write_status("running", stage=stage, total=state.total, finished=state.finished, failed=state.failed,
+                          seconds=round(state.seconds_elapsed, 1), seconds_left=round(state.seconds_left, 1))
+
+    def write_status(self, state: str, **more) -> None:
+        """Rank 0: replace the status file as a whole. That it cannot be written is no reason to end."""
+        row = {"state": state, **more, "ranks": self.world.size, "host": self.host, "pid": os.getpid(),
+               "time": round(time.time(), 1)}
+        try:
+            write_text(self.store.status, json.dumps(row))
+        except (BadData, OSError) as error:
+            logger.warning("%s", error)
 
 
 def load_survey(path: Path, changes: tuple[str, ...] = ()) -> SurveyConfig:

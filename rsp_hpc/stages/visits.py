@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from ..algorithms.visit import calibrate_detector
 from ..errors import BadData
-from ..io import product
 from ..io.calibration import read_calibration
 from ..io.fits import read_table
 from ..io.raw import read_raw_detector
 from ..io.visit import VisitWriter, encode_visit_detector
+from ..parallel import on_leader
 from ..products.calibration import Calibration
+from ..products.exposure import Exposure
 from ..products.reference import ReferenceCatalogue
-from .stage import Clock, Part, Stage, Unit, configuration_text
+from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
 
@@ -22,19 +23,21 @@ class Visits(Stage):
 
     def units(self, run: Run) -> list[Unit]:
         configuration = configuration_text(visits=run.config.visits, io=run.config.io, reference=run.config.reference)
+        kinds = () if run.camera.detrended else tuple(sorted({e.kind for e in run.survey.exposures()} - {"science"}))
+        calibrations = {name: self.identity(run.store.calibration(name), f"calibs {name}")
+                        for name in (detector.name for detector in run.camera.detectors)} if kinds else {}
         units = []
         for exposure in run.survey.exposures("science"):
             names = self._selected(run, exposure)
-            if not names:
-                continue
             inputs = {f"raw {name}": run.survey.hash_of_inputs(exposure.visit, name) for name in names}
-            inputs |= {f"calibration {name}": found for name in names
-                       if (found := product.identity(run.store.calibration(name)))}
-            units.append(Unit(f"visit {exposure.visit}", exposure, tuple(Part(name) for name in names),
-                              run.store.visit(exposure.visit), configuration, inputs))
+            inputs |= {f"calibration {name}": found for name in names if (found := calibrations.get(name))}
+            parts = tuple(Part(name, run.survey.files(exposure.visit, name)) for name in names)
+            if parts:
+                units.append(Unit(f"visit {exposure.visit}", (exposure, kinds), parts, run.store.visit(exposure.visit),
+                                  configuration, inputs))
         return units
 
-    def _selected(self, run: Run, exposure) -> list[str]:
+    def _selected(self, run: Run, exposure: Exposure) -> list[str]:
         """The detectors of a visit that the command line selects."""
         options = run.options
         if exposure.band not in run.bands or (options.visits and exposure.visit not in options.visits):
@@ -43,33 +46,38 @@ class Visits(Stage):
             return []
         return [name for name in run.survey.detectors(exposure.visit) if not options.detectors or name in options.detectors]
 
-    def work(self, run: Run, unit: Unit, part: Part, clock: Clock):
-        exposure = unit.key
-        with clock("read"):
-            raw = read_raw_detector(run.survey.files(exposure.visit, part.name), run.camera, part.name)
+    def prepare(self, run: Run) -> None:
+        config = run.config.reference
+        if config is not None:
+            run.reference = on_leader(run.world, lambda: ReferenceCatalogue.from_columns(
+                read_table(run.data / config.file), config))
+
+    def work(self, run: Run, unit: Unit, part: Part, record: Record):
+        exposure, kinds = unit.key
+        with record("read"):
+            raw = read_raw_detector(part.key, run.camera, part.name)
             calibration = run.cached(f"calibration {part.name} {exposure.band}",
-                                     lambda: _calibration(run, part.name, exposure.band))
-            reference = run.cached("reference", lambda: _reference(run))
-        with clock("compute"):
-            visit = calibrate_detector(raw, calibration, reference, run.config.visits)
-        with clock("encode"):
+                                     lambda: _calibration(run, part.name, exposure.band, kinds))
+        with record("compute"):
+            visit = calibrate_detector(raw, calibration, run.reference, run.config.visits)
+        with record("encode"):
             return encode_visit_detector(visit, q=run.config.io.quantisation or 1.0, exact=not run.config.io.quantisation)
 
     def writer(self, run: Run, unit: Unit, header):
         return VisitWriter(unit.product, header)
 
 
-def _calibration(run: Run, detector: str, band: str) -> Calibration:
-    """This detector's calibration in a band; an empty one for frames that arrive detrended or where the survey has none."""
-    if run.camera.detrended or not run.survey.has_calibrations:
+def _calibration(run: Run, detector: str, band: str, kinds: tuple[str, ...]) -> Calibration:
+    """This detector's calibration in a band, with every kind of frame that the survey has; empty where it has none."""
+    if not kinds:
         return Calibration()
     path = run.store.calibration(detector)
     if not path.exists():
-        raise BadData(f"detector {detector} has no calibration: add its bias, dark and flat frames to the data and run calibs")
-    return read_calibration(path, band)
-
-
-def _reference(run: Run) -> ReferenceCatalogue | None:
-    """The reference catalogue, if the survey has one."""
-    config = run.config.reference
-    return None if config is None else ReferenceCatalogue.from_columns(read_table(run.data / config.file), config)
+        raise BadData(f"detector {detector} has no calibration: add its {', '.join(kinds)} frames to the data and run calibs, "
+                      "or leave the detector out")
+    calibration = read_calibration(path, band)
+    missing = [kind for kind in kinds if getattr(calibration, kind) is None]
+    if missing:
+        raise BadData(f"detector {detector} has no {' and no '.join(missing)} in band {band}, which others have: add these "
+                      "frames and run calibs, or leave the detector out")
+    return calibration
