@@ -151,7 +151,8 @@ def _cells(warps: list[Warp], box: Box, config: CoaddConfig) -> tuple[CellPsf, n
     """PSF, noise correlation and number of inputs per cell.
 
     An input counts in a cell if it covers enough of it, with its weight times its coverage; where none covers enough,
-    all that touch the cell count.
+    all that touch the cell count. Each input's PSF is divided by its aperture correction: images are calibrated to total
+    fluxes, so that a star of flux F adds F / correction times its PSF. The PSF flux of a star on the coadd is then its total flux.
     """
     coverage = np.stack([warp.coverage for warp in warps]).astype(float)
     enough = coverage >= config.min_coverage
@@ -163,12 +164,11 @@ def _cells(warps: list[Warp], box: Box, config: CoaddConfig) -> tuple[CellPsf, n
     cells = np.full(warps[0].psf.cells.shape, np.nan)
     smooth, plane = np.zeros(total.shape), np.zeros(total.shape)
     for warp, part, used in zip(warps, share, enough):
-        cells[used] = np.nan_to_num(cells[used]) + part[used, None, None] * warp.psf.cells[used]
+        cells[used] = np.nan_to_num(cells[used]) + (part[used, None, None] / warp.aperture_correction) * warp.psf.cells[used]
         variance = np.where(used, part**2 / warp.weight, 0.0)
         smooth += variance
         plane += variance * np.where(used, warp.noise_factor, 0.0)
     with np.errstate(invalid="ignore"):
-        cells /= cells.sum(axis=(2, 3), keepdims=True)
         correlation = smooth / plane
     psf = CellPsf(cells.astype(np.float32), warps[0].psf.cell, box)
     return psf, correlation.astype(np.float32), enough.sum(axis=0)

@@ -131,18 +131,11 @@ def _base(tract: Tract, patch: Patch, detections: Detections, position) -> dict[
 
 
 def _with_band(catalogue: Catalogue, band: str, table: Catalogue, combined: Coadd) -> Catalogue:
-    """The catalogue with one band's columns, PSF fluxes aperture corrected by the weighted mean of the inputs'."""
-    weight = combined.inputs["weight"] * combined.inputs["nPixels"]
-    correction = float(np.average(combined.inputs["apertureCorrection"], weights=weight))
-    columns, arrays = [], {}
-    for column in table.columns.values():
-        if column.name in ("x", "y"):
-            continue
-        name = f"{band}_{column.name}"
-        columns.append(column._replace(name=name))
-        arrays[name] = table[column.name] * correction if column.name in ("psfFlux", "psfFluxErr") else table[column.name]
-    count = combined.n_inputs[tuple(np.clip(np.rint(catalogue[axis]).astype(int) - start, 0, size - 1) for axis, start, size in
-                                    (("y", combined.image.box.y0, combined.image.box.ny),
-                                     ("x", combined.image.box.x0, combined.image.box.nx)))]
+    """The catalogue with one band's columns. (The coadd's PSF carries the aperture correction of its inputs.)"""
+    columns = [column._replace(name=f"{band}_{column.name}") for column in table.columns.values() if column.name not in ("x", "y")]
+    arrays = {column.name: table[column.name[len(band) + 1:]] for column in columns}
+    box = combined.image.box
+    row, column = (np.clip(np.rint(catalogue[axis]).astype(int) - start, 0, size - 1)
+                   for axis, start, size in (("y", box.y0, box.ny), ("x", box.x0, box.nx)))
     columns.append(Column(f"{band}_inputCount", "i4", "", "visits in the coadd at the object's position"))
-    return catalogue.with_columns(columns, {**arrays, f"{band}_inputCount": count})
+    return catalogue.with_columns(columns, {**arrays, f"{band}_inputCount": combined.n_inputs[row, column]})

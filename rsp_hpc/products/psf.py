@@ -94,7 +94,8 @@ class PolynomialPsf(Psf):
 
 @dataclass(frozen=True)
 class CellPsf(Psf):
-    """A coadd's PSF: one stamp per cell.
+    """A coadd's PSF: one stamp per cell, scaled so that the fitted PSF flux of a star is its total flux: a stamp's sum is one
+    over the aperture correction of its inputs.
 
     Attributes
     ----------
