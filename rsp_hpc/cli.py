@@ -120,13 +120,14 @@ _stage_command("report", "Write the HTML report: numbers and pictures of what is
 
 
 @main.command(epilog=EXIT_CODES)
+@click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="The last stage to run [report].")
 @_survey_options
 @_guarded
-def run(**options):
+def run(until, **options):
     """Run all stages in order inside one MPI job; the same command again does what is left."""
     from .stages.run import run_stages
 
-    return run_stages(_start(**options), STAGES)
+    return run_stages(_start(**options), STAGES[:STAGES.index(until) + 1])
 
 
 @main.command(epilog=EXIT_CODES)

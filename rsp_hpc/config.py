@@ -18,7 +18,7 @@ import yaml
 
 from .errors import ConfigError
 
-__all__ = ["Config", "build", "documentation", "load_yaml", "parameter"]
+__all__ = ["Config", "build", "documentation", "effective", "load_yaml", "parameter"]
 
 
 class Config(pydantic.BaseModel):
@@ -30,13 +30,14 @@ class Config(pydantic.BaseModel):
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
-def parameter(default: Any, doc: str, *, unit: str = "", low=None, high=None, above=None) -> Any:
+def parameter(default: Any, doc: str, *, unit: str = "", low=None, high=None, above=None, neutral: bool = False) -> Any:
     """One configuration field: default, one-line meaning, unit, limits (low <= value <= high, value > above).
 
-    Pass `...` as default for a value that has to be given.
+    Pass `...` as default for a value that has to be given. `neutral` values change memory or speed, never a result:
+    products made with others are not stale.
     """
     limits = {name: value for name, value in (("ge", low), ("le", high), ("gt", above)) if value is not None}
-    return pydantic.Field(default, description=doc, json_schema_extra={"unit": unit}, **limits)
+    return pydantic.Field(default, description=doc, json_schema_extra={"unit": unit, "neutral": neutral}, **limits)
 
 
 def build(model: type[Model], values: dict | None, where: str = "") -> Model:
@@ -51,6 +52,18 @@ def build(model: type[Model], values: dict | None, where: str = "") -> Model:
         return model.model_validate(values or {})
     except pydantic.ValidationError as error:
         raise ConfigError("; ".join(_explain(model, item, where) for item in error.errors())) from None
+
+
+def effective(section: Config) -> dict[str, Any]:
+    """The values of a section that a result depends on, plain: all but the neutral ones."""
+    plain = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Config):
+            plain[name] = effective(value)
+        elif isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("neutral"):
+            del plain[name]
+    return plain
 
 
 def _explain(model: type, item: dict, where: str) -> str:

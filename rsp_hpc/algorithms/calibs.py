@@ -27,7 +27,7 @@ class CalibsConfig(Config):
 
     detrend: DetrendConfig = DetrendConfig()
     memory: int = parameter(600, "memory for the frames of one combination; more of them are kept in a scratch file", unit="MB",
-                            low=16)
+                            low=1, neutral=True)
     kappa: float = parameter(4.0, "values further from the centre are clipped", unit="sigma", above=1.0)
     min_level: float = parameter(500.0, "flats with a lower median are left out", unit="electron", above=0.0)
     hot_rate: float = parameter(4.0, "hot: dark current above the detector's median by this", unit="electron/s", above=0.0)
@@ -56,8 +56,12 @@ Allocate = Callable[[tuple[int, int]], np.ndarray]
 """shape -> float32 array, in memory or mapped from a scratch file."""
 
 
-def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig,
-                      scratch: Allocate) -> dict[str, Calibration]:
+def _raise(name: str, error: BadData) -> None:
+    raise error
+
+
+def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: CalibsConfig, scratch: Allocate,
+                      leave_out: Callable[[str, BadData], None] = _raise) -> dict[str, Calibration]:
     """Combine all calibration frames of one detector.
 
     Parameters
@@ -65,6 +69,7 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
     frames : bias, dark and flat frames of any bands
     shape : (ny, nx) of the assembled detector
     scratch : where frames are kept that do not fit `config.memory`
+    leave_out : is told of a frame, or of all flats of a band, that cannot be used; what it does not raise is left out
 
     Returns
     -------
@@ -78,22 +83,30 @@ def build_calibration(frames: Sequence[Frame], shape: tuple[int, int], config: C
     groups: dict[tuple[str, str], list[Frame]] = {}
     for frame in frames:
         groups.setdefault((frame.exposure.kind, frame.exposure.band), []).append(frame)
+
+    def loaded(kind: str, band: str = "") -> list[_Loaded]:
+        return _load(groups.get((kind, band), []), shape, config, scratch, leave_out)
+
     bias = dark = None
     dark_error = noise = float("nan")
     known: dict[str, float] = {}
-    if ("bias", "") in groups:
-        bias, variance, noise = _combine(_load(groups["bias", ""], shape, config, scratch), config,
-                                         lambda frame, at: frame.plane[at], lambda frame: 1.0)
+    if biases := loaded("bias"):
+        bias, variance, noise = _combine(biases, config, lambda frame, at: frame.plane[at], lambda frame: 1.0)
         known["bias_variance"] = _typical(variance)
-    if ("dark", "") in groups:
-        dark, variance, _ = _combine(_load(groups["dark", ""], shape, config, scratch), config,
-                                     lambda frame, at: frame.plane[at] - _part(bias, at),
+    del biases  # no more than one kind of frames is in memory
+    if darks := loaded("dark"):
+        dark, variance, _ = _combine(darks, config, lambda frame, at: frame.plane[at] - _part(bias, at),
                                      lambda frame: frame.exposure.dark_time)
         dark_error = np.sqrt(variance)
         known |= {"dark_variance": _typical(variance),
-                  "dark_time": float(np.mean([frame.exposure.dark_time for frame in groups["dark", ""]]))}
-    flats = {band: _combine_flat(_load(members, shape, config, scratch), config, bias, dark)
-             for (kind, band), members in sorted(groups.items()) if kind == "flat"}
+                  "dark_time": float(np.mean([frame.exposure.dark_time for frame in darks]))}
+    del darks
+    flats = {}
+    for band in sorted(band for kind, band in groups if kind == "flat"):
+        try:
+            flats[band] = _combine_flat(loaded("flat", band), config, bias, dark)
+        except BadData as error:
+            leave_out(f"flat {band}", error)
     defects = find_defects((bias, dark, flats), (noise, dark_error), config)
     names = {key: tuple(f"{' '.join(key).strip()} {frame.exposure.visit}" for frame in members) for key, members in groups.items()}
     common = names.get(("bias", ""), ()) + names.get(("dark", ""), ())
@@ -107,12 +120,16 @@ def _typical(variance: np.ndarray) -> float:
     return float(finite[finite <= np.quantile(finite, 0.99)].mean(dtype=np.float64)) if finite.size else 0.0
 
 
-def _load(frames: list[Frame], shape, config: CalibsConfig, scratch: Allocate) -> list[_Loaded]:
+def _load(frames: list[Frame], shape, config: CalibsConfig, scratch: Allocate, leave_out) -> list[_Loaded]:
     """Read and assemble frames one at a time; as float32 planes in memory if they fit, else in the scratch file."""
     fits = 4 * len(frames) * shape[0] * shape[1] <= config.memory * 1_000_000
     loaded = []
     for frame in frames:
-        image = assemble(frame.load(), config.detrend)
+        try:
+            image = assemble(frame.load(), config.detrend)
+        except BadData as error:
+            leave_out(f"{frame.exposure.kind} {frame.exposure.visit}", error)
+            continue
         plane = image.image if fits else scratch(shape)
         plane[:] = np.where(image.mask & np.uint32(bits("SAT", "UNMASKEDNAN", "NO_DATA")) != 0, np.float32(np.nan), image.image)
         loaded.append(_Loaded(frame.exposure, plane))
@@ -132,7 +149,7 @@ def _combine_flat(members: list[_Loaded], config: CalibsConfig, bias, dark) -> n
     levels = {frame.exposure.visit: _level(frame, light) for frame in members}
     lit = [frame for frame in members if levels[frame.exposure.visit] >= config.min_level]
     if not lit:
-        raise BadData(f"flat in band {members[0].exposure.band}: the brightest has {max(levels.values()):.0f} electrons, "
+        raise BadData(f"no flat can be used: the brightest has {max(levels.values(), default=0.0):.0f} electrons, "
                       f"{config.min_level:.0f} are needed; take brighter flats or lower calibs.min_level")
     flat, _, _ = _combine(lit, config, light, lambda frame: levels[frame.exposure.visit])
     good = np.isfinite(flat) & (flat > 0.1)

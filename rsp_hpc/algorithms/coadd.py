@@ -48,7 +48,7 @@ class CoaddConfig(Config):
     min_coverage: float = parameter(0.5, "an input belongs to a cell if it covers this fraction of it", above=0.0,
                                     high=1.0)
     block_rows: int = parameter(0, "rows combined at a time, in whole cells; 0: all. Less memory, the same result",
-                                unit="pixel", low=0)
+                                unit="pixel", low=0, neutral=True)
 
 
 def coadd(band: str, warps: list[Warp], box: Box, config: CoaddConfig) -> Coadd:

@@ -35,7 +35,7 @@ DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError
 """What HDF5 and h5py raise at damaged files (UnicodeError is a ValueError)."""
 INCOMPLETE = "incomplete"
 SKIPPED = {"provenance"}
-SKIPPED_ATTRIBUTES = {"crc32"}
+SKIPPED_ATTRIBUTES = {"crc32", "identity"}
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def with_planes(mask: np.ndarray, planes: dict[str, int]) -> np.ndarray:
 
 
 def hash_of(path: str | Path) -> str:
-    """Hash of all science content: decoded datasets, attributes, names; without provenance, compression and storage."""
+    """Hash of all science content: decoded datasets, attributes, names; without provenance, compression, storage."""
     import h5py
 
     digest = hashlib.blake2b(digest_size=16)

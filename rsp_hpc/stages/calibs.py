@@ -35,7 +35,8 @@ class Calibs(Stage):
     def work(self, run: Run, unit: Unit, part: Part, record: Record):
         frames = [Frame(exposure, _reader(run, files, part.name)) for exposure, files in unit.key]
         with record("compute"):  # frames are read as they are needed
-            calibration = build_calibration(frames, run.camera.detector(part.name).box.shape, run.config.calibs, scratch_plane)
+            calibration = build_calibration(frames, run.camera.detector(part.name).box.shape, run.config.calibs,
+                                            scratch_plane, record.leave_out)
         with record("encode"):
             return encode_calibration(calibration)
 

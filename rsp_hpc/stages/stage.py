@@ -16,7 +16,7 @@ from typing import Any, Iterator
 import yaml
 
 from .. import __version__, log
-from ..config import Config
+from ..config import Config, effective
 from ..errors import BadData, NewerFormat, Unwritable
 from ..io import product
 from ..parallel import Communicator, Failure, Outcome, is_shared, on_leader, run_parts, run_units
@@ -88,7 +88,7 @@ class Unit:
 
 def configuration_text(**sections: Config | None | str | tuple) -> str:
     """The named sections as YAML text: what a product's identity and provenance hold."""
-    plain = {name: section.model_dump(mode="json") if isinstance(section, Config) else
+    plain = {name: effective(section) if isinstance(section, Config) else
              list(section) if isinstance(section, tuple) else section for name, section in sections.items()}
     return yaml.safe_dump(plain, sort_keys=True)
 
