@@ -1,12 +1,12 @@
-/* cosmic.c: cosmic rays by a directional Laplacian which the PSF bounds. One vectorised sweep over the image finds the few
- * pixels that may be hit (bound by arithmetic: four directions, some 40 operations per pixel); all the rest looks at those
- * pixels and their neighbours only.
+/* cosmic.c: cosmic rays by a directional Laplacian which the PSF bounds. One vectorised sweep over the image finds
+ * the few pixels that may be hit (bound by arithmetic: four directions, some 40 operations per pixel); the rest looks at
+ * those pixels and their neighbours only.
  *
  * With p a pixel less its sky and m the mean of two opposite neighbours at distance d, a Gaussian PSF of width s gives
  * m / p = exp(-d^2 / 2 s^2) cosh(d x / s^2) at a distance x from its centre along that direction: never less than
  * r = exp(-d^2 / 2 s^2). The bound m >= r p is linear, so it holds for every sum of PSFs: for stars of any brightness,
  * blends and galaxies. Where p - m / r is positive beyond the noise, the light did not come through the telescope.
- * After van Dokkum (2001, PASP 113, 1420): his Laplacian is the case r = 1, his fine structure is replaced by the bound. */
+ * After van Dokkum (2001, PASP 113, 1420): his Laplacian is the case r = 1; the bound replaces his fine structure. */
 #include "internal.h"
 
 enum { DIRECTIONS = 4, DEAD = 6 /* sigma below the sky */, FIRST_LIST = 1024 };
@@ -39,7 +39,7 @@ static int append(pixel_list *list, int64_t index) {
     return 1;
 }
 
-/* Mark in out_maybe what passes the two tests of is_hit() with all pairs as they are; rows y-1 and y+1 exist. A little more
+/* Mark in out_maybe what passes the tests of is_hit() with all pairs as they are; rows y-1 and y+1 exist. A little more
  * passes here than there, for the last bits of float arithmetic depend on the machine. */
 RSP_SIMD static void sweep_row(const cosmic_state *state, int64_t y, uint8_t *restrict out_maybe) {
     const int64_t nx = state->nx;
@@ -54,10 +54,10 @@ RSP_SIMD static void sweep_row(const cosmic_state *state, int64_t y, uint8_t *re
     for (int64_t x = 1; x < nx - 1; x++) {
         const float s = sky[x], p = image[x] - s, own = variance[x] + relative * p * p;
         int hit = 0;
-#define TEST(slope, step) do {                                                                                            \
-            const float m = 0.5f * (image[x + (step)] + image[x - (step)]) - s, excess = p - (slope) * m;                 \
-            const float noise = own + 0.25f * (slope) * (slope) * (variance[x + (step)] + variance[x - (step)]);          \
-            hit |= (excess > 0) & (excess * excess > edge * noise) & ((slope) * m < contrast * p);                        \
+#define TEST(slope, step) do {                                                                                      \
+            const float m = 0.5f * (image[x + (step)] + image[x - (step)]) - s, excess = p - (slope) * m;           \
+            const float noise = own + 0.25f * (slope) * (slope) * (variance[x + (step)] + variance[x - (step)]);    \
+            hit |= (excess > 0) & (excess * excess > edge * noise) & ((slope) * m < contrast * p);                  \
         } while (0)
         TEST(axis, 1);
         TEST(axis, nx);
@@ -84,9 +84,9 @@ static inline int is_dead(const cosmic_state *state, int64_t i) {
     return exceeds((double)state->sky[i] - state->image[i], DEAD, state->variance[i]);
 }
 
-/* Excess over the sky and its variance of a neighbour; 0 where there is none. One that is hit counts as the most that light
- * can be there: the least m / r among directions with two pixels that are not hit; as it is where there is no such direction.
- * (A mean of its neighbours would do on the sky, but beside a star it is too low, and one hit there would eat the star.) */
+/* Excess over the sky and its variance of a neighbour; 0 where there is none. One that is hit counts as the most that
+ * light can be there: the least m / r among directions with two pixels that are not hit; as it is where there is none.
+ * (A mean of its neighbours would do on the sky, but beside a star it is too low: a hit would eat the star.) */
 static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *out_value, double *out_variance) {
     const uint32_t skip = state->options->skip_bits, hit = state->options->hit_bit;
     if (!usable(state, x, y, skip)) return 0;
@@ -100,7 +100,8 @@ static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *ou
         if (!usable(state, x + u, y + v, skip | hit) || !usable(state, x - u, y - v, skip | hit)) continue;
         if (is_dead(state, a) || is_dead(state, b)) continue;
         const double half = 0.5 * state->slope[k];
-        const double bound = half * (((double)state->image[a] - state->sky[a]) + ((double)state->image[b] - state->sky[b]));
+        const double excess_a = (double)state->image[a] - state->sky[a];
+        const double bound = half * (excess_a + ((double)state->image[b] - state->sky[b]));
         if (bound >= least) continue;
         *out_value = least = bound;
         *out_variance = half * half * ((double)state->variance[a] + state->variance[b]);
@@ -108,9 +109,9 @@ static int neighbour(const cosmic_state *state, int64_t x, int64_t y, double *ou
     return 1;
 }
 
-/* The two tests: p stands `peak` sigma above the sky, and in some direction `edge` sigma above what the PSF allows, which is less
- * than `contrast` of it: real PSFs have finer structure than a Gaussian. Edges of
- * saturated stars and bleed trails are no optics: pixels within `margin` of saturated ones are never hit. */
+/* The tests: p stands `peak` sigma above the sky; in some direction it stands `edge` sigma above what the PSF allows,
+ * and that is less than `contrast` of p, for real PSFs have finer structure than a Gaussian. Edges of saturated stars and
+ * bleed trails are no optics: pixels within `margin` of saturated ones are never hit. */
 static int is_hit(const cosmic_state *state, int64_t x, int64_t y, double peak, double edge) {
     const rsp_cosmic_options *options = state->options;
     if (!usable(state, x, y, options->skip_bits | options->hit_bit)) return 0;
@@ -134,7 +135,7 @@ static int is_hit(const cosmic_state *state, int64_t x, int64_t y, double peak, 
     return 1;
 }
 
-/* All pixels that pass by themselves, in order. The border, where the sweep has no neighbours, is tested pixel by pixel. */
+/* All pixels that pass by themselves, in order. The border, where the sweep has no neighbours, is tested one by one. */
 static int seeds(const cosmic_state *state, uint8_t *maybe, pixel_list *list) {
     const rsp_cosmic_options *options = state->options;
     const int64_t ny = state->ny, nx = state->nx;
@@ -165,14 +166,15 @@ static void mark(const cosmic_state *state, pixel_list *list, int64_t first) {
     list->n = n;
 }
 
-/* Try the neighbours of the pixels [first, last) of the list; what passes is appended, and marked once all are tried. */
+/* Try the neighbours of the pixels [first, last) of the list; append what passes, and mark it once all are tried. */
 static int grow(const cosmic_state *state, pixel_list *list, int64_t first, int64_t last) {
     const rsp_cosmic_options *options = state->options;
     for (int64_t k = first; k < last; k++) {
         const int64_t y = list->index[k] / state->nx, x = list->index[k] % state->nx;
         for (int64_t v = y - 1; v <= y + 1; v++)
             for (int64_t u = x - 1; u <= x + 1; u++)
-                if (is_hit(state, u, v, options->grow_peak, options->grow_edge) && !append(list, v * state->nx + u)) return 0;
+                if (is_hit(state, u, v, options->grow_peak, options->grow_edge) && !append(list, v * state->nx + u))
+                    return 0;
     }
     mark(state, list, last);
     return 1;
@@ -182,7 +184,8 @@ RSP_API rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *
                               const float *restrict variance, const float *restrict sky, uint32_t *restrict mask,
                               int64_t *restrict out_n_hit) {
     RSP_CHECK(ny > 0 && nx > 0, RSP_BAD_SHAPE);
-    RSP_CHECK(options->peak > 0 && options->edge > 0 && options->grow_peak > 0 && options->grow_edge > 0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->peak > 0 && options->edge > 0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->grow_peak > 0 && options->grow_edge > 0, RSP_BAD_ARGUMENT);
     RSP_CHECK(options->sigma > 0 && options->relative >= 0 && options->contrast > 0, RSP_BAD_ARGUMENT);
     RSP_CHECK(options->margin >= 0 && options->rounds >= 0 && options->hit_bit != 0, RSP_BAD_ARGUMENT);
     const double axis = exp(0.5 / (options->sigma * options->sigma)), diagonal = axis * axis;

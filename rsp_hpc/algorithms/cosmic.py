@@ -1,9 +1,10 @@
 """cosmic: pixels hit by cosmic rays in a single exposure, found as steeper than the PSF allows.
 
-A directional form of the Laplacian edge detection of van Dokkum (2001, PASP 113, 1420). A pixel is compared with the mean
-of two opposite neighbours; through optics with a Gaussian PSF of width s their ratio never falls below
-exp(-d^2 / (2 s^2)), wherever in the pixel the star lies, and since that bound is linear it holds for any sum of stars and
-galaxies. What falls below it by more than the noise is a hit. Neighbours of hits are then tried with lower thresholds.
+A directional form of the Laplacian edge detection of van Dokkum (2001, PASP 113, 1420). A pixel is compared with the
+mean of two opposite neighbours; through optics with a Gaussian PSF of width s their ratio never falls below
+exp(-d^2 / (2 s^2)), wherever in the pixel the star lies, and since that bound is linear it holds for any sum of stars
+and galaxies. What falls below it by more than the noise, and by a factor that finer structure of real PSFs does not
+reach, is a hit. Neighbours of hits are then tried with lower thresholds.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ class CosmicConfig(Config):
     grow_edge: float = parameter(1.0, "the same above the PSF for a neighbour of a hit", unit="sigma", low=0.5)
     sharpness: float = parameter(0.95, "the width taken for the PSF, over the one given: the PSF changes over "
                                  "the field", low=0.5, high=1.0)
-    contrast: float = parameter(0.55, "what the PSF allows next to its neighbours is less than this fraction of a hit: PSFs of "
-                                "short exposures are no Gaussians, but reach 0.6 at the least", above=0.0, high=1.0)
-    relative: float = parameter(0.01, "noise added to a bright pixel, as a fraction of it: errors of the flat", low=0.0, high=0.5)
+    contrast: float = parameter(0.55, "what the PSF allows next to its neighbours is less than this fraction of a hit: "
+                                "PSFs of short exposures are no Gaussians, but reach 0.6 at the least", above=0.0,
+                                high=1.0)
+    relative: float = parameter(0.01, "noise added to a bright pixel, as a fraction of it: errors of the flat", low=0.0,
+                                high=0.5)
     rounds: int = parameter(20, "rounds of growing to neighbours", low=0, high=1000)
-    saturated_margin: int = parameter(2, "pixels this near to saturated ones are left alone: bleed ends abruptly", unit="pixel",
-                                      low=0, high=50)
+    saturated_margin: int = parameter(2, "pixels this near to saturated ones are left alone: bleed ends abruptly",
+                                      unit="pixel", low=0, high=50)
 
 
 def find_cosmic_rays(image: MaskedImage, psf_sigma: float, background: Background | None, config: CosmicConfig) -> int:
@@ -58,7 +61,8 @@ def find_cosmic_rays(image: MaskedImage, psf_sigma: float, background: Backgroun
         The width of the PSF is no positive number, the background belongs to another box, or there is no sky to fit.
     """
     if not 0.0 < psf_sigma < np.inf:
-        raise BadData(f"cosmic rays cannot be told from stars with a PSF of sigma {psf_sigma} pixel; measure the PSF first")
+        raise BadData(f"cosmic rays cannot be told from stars with a PSF of sigma {psf_sigma} pixel; "
+                      "measure the PSF first")
     background = background or fit_background(image, BackgroundConfig())
     if background.box != image.box:
         raise BadData(f"background of {background.box} does not belong to an image on {image.box}; fit it there")

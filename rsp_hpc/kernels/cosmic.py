@@ -28,8 +28,9 @@ class CosmicOptions(NamedTuple):
     hit_bit: int
 
 
-def find_hits(image: np.ndarray, mask: np.ndarray, variance: np.ndarray, sky: np.ndarray, options: CosmicOptions) -> int:
-    """Set hit_bit in the mask, in place; the number of pixels newly hit. Planes (ny, nx) float32, uint32, float32, float32."""
+def find_hits(image: np.ndarray, mask: np.ndarray, variance: np.ndarray, sky: np.ndarray,
+              options: CosmicOptions) -> int:
+    """Set hit_bit in the mask, in place; the number of pixels newly hit. Planes (ny, nx) float32, the mask uint32."""
     hits = ffi.new("int64_t *")
     call(lib.rsp_cosmic, *image.shape, ffi.new("rsp_cosmic_options *", options._asdict()), pointer(image, "f4"),
          pointer(variance, "f4", image.shape), pointer(sky, "f4", image.shape), pointer(mask, "u4", image.shape), hits)

@@ -1,4 +1,4 @@
-"""Cosmic rays: found nearly all, on stars never, in simulated fields of known truth and in LSST's simulated exposures."""
+"""Cosmic rays: found nearly all, on stars never, in fields of known truth and in LSST's simulated exposures."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def test_bad_input_is_said():
 @pytest.mark.data
 @pytest.mark.parametrize("snap, sigma", [(0, 1.66), (1, 1.45)])
 def test_lsst_phosim(rsp_data, snap, sigma):
-    """The headers list each cosmic ray's place on the whole detector, x and y swapped, to a few pixels. One that left no charge
-    beyond 5 sigma within 6 pixels (hot pixels are saturated) is not counted: one of 24. What is found elsewhere is next to
-    nothing, though PSFs of 15 s are full of structure."""
+    """The headers list each cosmic ray's place on the whole detector, x and y swapped, to a few pixels. One that left
+    no charge beyond 5 sigma within 6 pixels (hot pixels are saturated) is not counted: one of 24. What is found
+    elsewhere is next to nothing, though PSFs of 15 s are full of structure."""
     camera = load_camera(load_yaml(CAMERAS / "lsst-phosim.yaml"))
     files = [entry for entry in scan([rsp_data / "lsst-phosim"], camera) if entry.exposure.visit == 886894610 + snap]
     image = detrend(read_raw_detector(files, camera, "R23_S11"), Calibration(), DetrendConfig())

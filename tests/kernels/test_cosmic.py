@@ -7,8 +7,8 @@ from reference.cosmic import find_hits as slow
 from rsp_hpc.errors import KernelError
 from rsp_hpc.kernels.cosmic import CosmicOptions, find_hits
 
-OPTIONS = CosmicOptions(sigma=1.1, peak=5.0, edge=4.0, grow_peak=3.0, grow_edge=1.5, contrast=0.6, relative=0.01, rounds=20,
-                        margin=2, skip_bits=1 | 2, saturated_bit=2, hit_bit=8)
+OPTIONS = CosmicOptions(sigma=1.1, peak=5.0, edge=4.0, grow_peak=3.0, grow_edge=1.5, contrast=0.6,
+                        relative=0.01, rounds=20, margin=2, skip_bits=1 | 2, saturated_bit=2, hit_bit=8)
 
 
 def scene(shape, seed=0):
@@ -29,7 +29,8 @@ def scene(shape, seed=0):
         image[row[inside], column[inside]] += rng.uniform(50, 3000, inside.sum())
     image = (image + np.sqrt(variance) * rng.standard_normal(shape)).astype(np.float32)
     variance = variance.astype(np.float32)
-    mask = (image > 5e4) * 2 + (rng.random(shape) < 0.02) * 1 + (rng.random(shape) < 0.001) * 8 + (rng.random(shape) < 0.1) * 64
+    mask = (image > 5e4) * 2 + (rng.random(shape) < 0.02) * 1
+    mask += (rng.random(shape) < 0.001) * 8 + (rng.random(shape) < 0.1) * 64
     image[rng.random(shape) < 0.005] = np.nan
     image[rng.random(shape) < 0.01] = 0.0
     variance[rng.random(shape) < 0.005] = np.inf

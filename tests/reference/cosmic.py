@@ -45,12 +45,12 @@ def passes(image, mask, variance, sky, options, peak, edge):
 
 
 def replaced(excess, noise, good, hit, sigma):
-    """Hit pixels take the least bound that pairs of pixels that are not hit set to them; their own value without any."""
+    """Hit pixels take the least bound that clean pairs set to them; their own value without any."""
     clean, spread = np.where(good & ~hit, excess, np.nan), np.where(good & ~hit, noise, np.nan)
     bounds = np.stack([0.5 * slope_of(*pair, sigma) * (shifted(clean, *pair) + shifted(clean, -pair[0], -pair[1]))
                        for pair in PAIRS])
-    spreads = np.stack([0.25 * slope_of(*pair, sigma) ** 2 * (shifted(spread, *pair) + shifted(spread, -pair[0], -pair[1]))
-                        for pair in PAIRS])
+    spreads = np.stack([0.25 * slope_of(*pair, sigma) ** 2 *
+                        (shifted(spread, *pair) + shifted(spread, -pair[0], -pair[1])) for pair in PAIRS])
     best = np.where(np.isnan(bounds), np.inf, bounds).argmin(axis=0)[None]
     bound, its_noise = (np.take_along_axis(planes, best, 0)[0] for planes in (bounds, spreads))
     use = hit & good & np.isfinite(bound)
