@@ -10,6 +10,7 @@ from ..config import Config, parameter
 from ..errors import BadData
 from ..products.background import Background
 from ..products.calibration import Calibration
+from ..products.camera import Detector
 from ..products.catalogue import Catalogue, Column
 from ..products.exposure import Exposure, RawDetector
 from ..products.ids import source_ids
@@ -21,11 +22,12 @@ from ..products.reference import ReferenceCatalogue
 from ..products.visit import VisitDetector
 from ..products.wcs import Wcs
 from .astrometry import AstrometricFit, AstrometryConfig, fit_wcs
-from .background import BackgroundConfig, fit_background, subtract_background
+from .background import BackgroundConfig, evaluate_background, fit_background, subtract_background
 from .cosmic import CosmicConfig, find_cosmic_rays
 from .deblend import DeblendConfig, deblend
 from .detect import DetectConfig, detect
 from .detrend import DetrendConfig, detrend
+from .gains import GainsConfig, match_gains
 from .interpolate import InterpolateConfig, interpolate
 from .measure import MeasureConfig, measure
 from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
@@ -44,6 +46,7 @@ class VisitConfig(Config):
     cosmic: CosmicConfig = CosmicConfig()
     interpolate: InterpolateConfig = InterpolateConfig()
     background: BackgroundConfig = BackgroundConfig()
+    gains: GainsConfig = GainsConfig()
     psf: PsfConfig = PsfConfig()
     detect: DetectConfig = DetectConfig()
     deblend: DeblendConfig = DeblendConfig()
@@ -72,7 +75,7 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     """
     started = time.perf_counter()
     image = detrend(raw, calibration, config.detrend)
-    guess, background, n_cosmic = _clean(image, config)
+    guess, background, n_cosmic = _clean(image, raw.detector, config)
     psf, stars = _model_psf(image, guess, config)
     sources = _sources(image, psf, config.detect, config)
     correction = aperture_correction(image, psf, stars, config.psf)
@@ -87,7 +90,7 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
                          correction.factor, sources, summary)
 
 
-def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
+def _clean(image: MaskedImage, detector: Detector, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
     """Cosmic rays and bad pixels masked and filled, the sky subtracted; a first PSF, the sky, pixels hit."""
     interpolate(image, ("BAD",), config.interpolate)
     guess = guess_psf(image, config.psf)
@@ -99,9 +102,21 @@ def _clean(image: MaskedImage, config: VisitConfig) -> tuple[PolynomialPsf, Back
         guess = guess_psf(image, config.psf)
     detect(image, guess, config.detect)
     sources_hide = image.mask & np.uint32(bits("DETECTED")) != 0
+    if config.gains.depth:
+        background = _with_matched_gains(image, background, (detector, sources_hide), config)
     residual = fit_background(image, config.background, exclude=sources_hide)
     subtract_background(image, residual)
     return guess, Background(background.level + residual.level, residual.noise, residual.mesh, residual.box), n_cosmic
+
+
+def _with_matched_gains(image: MaskedImage, background: Background, context, config: VisitConfig) -> Background:
+    """Amplifiers matched at their borders, where the sources are known; the new background, subtracted."""
+    detector, sources_hide = context
+    image.image += evaluate_background(background)
+    match_gains(image, detector, sources_hide, config.gains)
+    background = fit_background(image, config.background, exclude=sources_hide)
+    subtract_background(image, background)
+    return background
 
 
 def _narrowest(psf: Psf, image: MaskedImage) -> float:
