@@ -2,17 +2,30 @@
  * mask, then a small window for each pixel to fill. */
 #include "internal.h"
 
-enum { LEAST_NEIGHBOURS = 4, LARGEST_RADIUS = 64 };
+enum { LEAST_NEIGHBOURS = 4, LARGEST_RADIUS = 64, TERMS = 6, PATIENCE = 2 };
+
+static const double LEAST_PIVOT = 1e-2; /* of a term's own sum: below, the good pixels lie so that they do not tell the term */
 
 typedef struct {
     int64_t index;
     float value, variance;
 } filled_pixel;
 
+/* Weighted sums over the good pixels for the fit of 1, x, y, x^2, xy, y^2 about the pixel to fill. */
 typedef struct {
-    double weight, value, variance;
+    double normal[TERMS][TERMS], right[TERMS], variance;
     int64_t count;
 } neighbour_sum;
+
+static void add_pixel(neighbour_sum *sum, double dx, double dy, double weight, double value, double variance) {
+    const double term[TERMS] = {1.0, dx, dy, dx * dx, dx * dy, dy * dy};
+    for (int i = 0; i < TERMS; i++) {
+        for (int j = 0; j <= i; j++) sum->normal[i][j] += weight * term[i] * term[j];
+        sum->right[i] += weight * term[i] * value;
+    }
+    sum->variance += weight * variance;
+    sum->count++;
+}
 
 /* Add the good pixels at distance `ring` (largest of |dx|, |dy|) from (x, y). */
 static void add_ring(int64_t ny, int64_t nx, const rsp_interpolate_options *options, const float *image, const uint32_t *mask,
@@ -27,13 +40,34 @@ static void add_ring(int64_t ny, int64_t nx, const rsp_interpolate_options *opti
             if (column < 0 || column >= nx) continue;
             const int64_t i = row * nx + column;
             if (mask[i] & options->avoid_bits || !isfinite(image[i]) || !isfinite(variance[i])) continue;
-            const double weight = exp(scale * (double)(dx * dx + dy * dy));
-            sum->weight += weight;
-            sum->value += weight * image[i];
-            sum->variance += weight * variance[i];
-            sum->count++;
+            add_pixel(sum, (double)dx, (double)dy, exp(scale * (double)(dx * dx + dy * dy)), image[i], variance[i]);
         }
     }
+}
+
+/* The constant of the fit of the first `terms` terms (Cholesky); 0 if the pixels do not determine them. */
+static int solve(const neighbour_sum *sum, int terms, double *value) {
+    double lower[TERMS][TERMS], z[TERMS];
+    if (sum->count < terms + 2) return 0;
+    for (int i = 0; i < terms; i++) {
+        for (int j = 0; j <= i; j++) {
+            double rest = sum->normal[i][j];
+            for (int k = 0; k < j; k++) rest -= lower[i][k] * lower[j][k];
+            if (i == j) {
+                if (!(rest > LEAST_PIVOT * sum->normal[i][i])) return 0;
+                lower[i][i] = sqrt(rest);
+            } else lower[i][j] = rest / lower[j][j];
+        }
+        z[i] = sum->right[i];
+        for (int k = 0; k < i; k++) z[i] -= lower[i][k] * z[k];
+        z[i] /= lower[i][i];
+    }
+    for (int i = terms - 1; i >= 0; i--) {
+        for (int k = i + 1; k < terms; k++) z[i] -= lower[k][i] * z[k];
+        z[i] /= lower[i][i];
+    }
+    *value = z[0];
+    return 1;
 }
 
 static int fill_one(int64_t ny, int64_t nx, const rsp_interpolate_options *options, const float *image, const uint32_t *mask,
@@ -42,11 +76,15 @@ static int fill_one(int64_t ny, int64_t nx, const rsp_interpolate_options *optio
     const int64_t y = pixel->index / nx, x = pixel->index % nx;
     for (int64_t ring = 1; ring <= options->max_radius; ring++) {
         add_ring(ny, nx, options, image, mask, variance, x, y, ring, &sum);
-        if (ring >= options->radius && sum.count >= LEAST_NEIGHBOURS && sum.weight > 0) {
-            pixel->value = (float)(sum.value / sum.weight);
-            pixel->variance = (float)(options->inflation * sum.variance / sum.weight);
-            return 1;
+        if (ring < options->radius || sum.count < LEAST_NEIGHBOURS || !(sum.normal[0][0] > 0)) continue;
+        double value;
+        if (!solve(&sum, TERMS, &value)) {
+            if (ring < rsp_min(options->radius + PATIENCE, options->max_radius)) continue;
+            if (!solve(&sum, 3, &value)) value = sum.right[0] / sum.normal[0][0];
         }
+        pixel->value = (float)value;
+        pixel->variance = (float)(options->inflation * sum.variance / sum.normal[0][0]);
+        return 1;
     }
     return 0;
 }

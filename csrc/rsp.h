@@ -143,9 +143,9 @@ rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *options,
 
 /* Fill the pixels that have one of `fill_bits` from good neighbours, and set `done_bit` in their mask.
  * A neighbour is good if it has none of `avoid_bits` (which include fill_bits), a finite value and a finite variance.
- * The value is the mean of the good pixels within `radius`, weighted by exp(-r^2 / (2 sigma^2)); the window grows by one
- * pixel at a time until four are found, up to `max_radius`. The variance is that weighted mean of theirs, as if the pixel had been
- * seen, times `inflation`. Pixels without four good neighbours within max_radius are left as they are. Only values that were
+ * The value is that of a parabolic surface fitted to the good pixels within `radius`, weighted by exp(-r^2 / (2 sigma^2)),
+ * so that the core of a star is filled too. Where these do not determine one, the window grows by a pixel at a time: a
+ * plane or the weighted mean serve after two steps, if there are four good pixels, and nothing beyond `max_radius`. The variance is the weighted mean of theirs times `inflation`. Pixels without four good neighbours within max_radius are left as they are. Only values that were
  * good on entry are used: the order of the pixels does not matter.
  *   image, variance [ny*nx]: unit, unit^2; mask [ny*nx]; all three changed in place
  *   radius, max_radius: pixel, 1 <= radius <= max_radius <= 64; sigma: pixel, > 0; inflation >= 1

@@ -150,14 +150,14 @@ def _checked(warps: list[Warp], box: Box) -> list[Warp]:
 def _cells(warps: list[Warp], box: Box, config: CoaddConfig) -> tuple[CellPsf, np.ndarray, np.ndarray]:
     """PSF, noise correlation and number of inputs per cell.
 
-    An input counts in a cell if it covers enough of it, with its weight times its coverage; where none covers enough,
-    all that touch the cell count. Each input's PSF is divided by its aperture correction: images are calibrated to total
+    An input counts in a cell, with its whole weight, if it covers enough of it; where none covers enough, all that touch the
+    cell count. So the PSF is exact wherever all these inputs are present; elsewhere INEXACT_PSF is set. Each input's PSF is divided by its aperture correction: images are calibrated to total
     fluxes, so that a star of flux F adds F / correction times its PSF. The PSF flux of a star on the coadd is then its total flux.
     """
     coverage = np.stack([warp.coverage for warp in warps]).astype(float)
     enough = coverage >= config.min_coverage
     enough |= ~enough.any(axis=0) & (coverage > 0)
-    weight = np.where(enough, coverage, 0.0) * np.array([warp.weight for warp in warps])[:, None, None]
+    weight = enough * np.array([warp.weight for warp in warps])[:, None, None]
     total = weight.sum(axis=0)
     with np.errstate(invalid="ignore"):
         share = weight / total

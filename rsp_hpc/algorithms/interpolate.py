@@ -13,11 +13,11 @@ UNUSABLE = ("BAD", "SAT", "CR", "NO_DATA", "UNMASKEDNAN")
 
 
 class InterpolateConfig(Config):
-    """How bad pixels are filled: a Gaussian-weighted mean of the good ones around."""
+    """How bad pixels are filled: a parabolic surface through the good ones around, with Gaussian weights."""
 
-    sigma: float = parameter(1.0, "width of the Gaussian weight", unit="pixel", above=0.0)
-    radius: int = parameter(2, "half side of the window; it grows where fewer than four pixels are good", unit="pixel", low=1, high=64)
-    max_radius: int = parameter(12, "largest half side; pixels further inside a hole stay as they are", unit="pixel", low=1, high=64)
+    sigma: float = parameter(0.8, "width of the Gaussian weight", unit="pixel", above=0.0)
+    radius: int = parameter(1, "half side of the window; it grows where the good pixels do not determine a surface", unit="pixel", low=1, high=64)
+    max_radius: int = parameter(3, "largest half side; pixels further inside a hole stay as they are", unit="pixel", low=1, high=64)
     inflation: float = parameter(2.0, "the variance of a filled pixel is that of its neighbours times this", low=1.0)
 
 

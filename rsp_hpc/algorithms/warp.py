@@ -30,8 +30,8 @@ MARGIN = 2
 class WarpConfig(Config):
     """How a calibrated detector is resampled onto the sky map's pixels."""
 
-    max_bad: float = parameter(0.1, "share of the kernel that may fall on interpolated bad pixels; beyond, no data",
-                               low=0.0, high=1.0)
+    max_bad: float = parameter(1.0, "share of the kernel that may fall on interpolated bad pixels; beyond, no data. 1: the same "
+                                    "inputs all over a star, so that its PSF is that of the cell", low=0.0, high=1.0)
     cell: int = parameter(150, "side of a cell, on which the PSF is constant", unit="pixel", low=10)
     psf_size: int = parameter(41, "odd side of the warped PSF, one for all inputs of a coadd; 0: the visit PSF's",
                               unit="pixel", low=0)

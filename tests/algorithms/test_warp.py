@@ -100,7 +100,7 @@ def test_bad_pixels_and_edges():
     visit.image.image[100, 100] = 1e7
     visit.image.mask[60, :] |= bits("BAD", "INTRP")
     visit.image.mask[160:164, 160:164] |= bits("DETECTED")
-    warped = warp(visit, TARGET, BOX, WarpConfig())
+    warped = warp(visit, TARGET, BOX, WarpConfig(max_bad=0.1))
     image = warped.image
     valid = np.isfinite(image.image)
     assert np.nanmax(image.image) < 100
