@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import BadData
 from ..products.box import Box
+from ..products.catalogue import Catalogue
 from ..products.coadd import Coadd
 from ..products.skymap import Patch, RingsSkyMap, Tract
 from .config import ReportConfig
@@ -44,7 +45,8 @@ class CoaddSurvey:
     missing: list[str] = field(default_factory=list)
 
 
-def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, config: ReportConfig) -> CoaddSurvey:
+def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, config: ReportConfig,
+                  objects: Catalogue | None = None) -> CoaddSurvey:
     """Look at every coadd, or at an even choice of patches where there are very many."""
     n = 0 if truth is None else len(truth)
     found = CoaddSurvey(np.zeros(n, bool))
@@ -71,13 +73,14 @@ def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, conf
         tract = skymap.tract(number)
         patch = tract.patch(index)
         rows, x, y = _inside(truth, tract, patch)
+        detected = _detected(objects, tract)
         for band in places[number, index]:
             try:
                 coadd = folder.coadd(number, index, band)
             except BadData as error:
                 found.missing.append(str(error))
                 continue
-            _look(found, coadd, config)
+            _look(found, coadd, detected, config)
             sigmas.setdefault(band, []).append(_psf_sigma(coadd, tract))
             _at_truth(found, bad, coadd, rows, x, y)
             for canvas in canvases:
@@ -91,8 +94,17 @@ def survey_coadds(folder: Folder, skymap: RingsSkyMap, truth: Truth | None, conf
     return found
 
 
-def _look(found: CoaddSurvey, coadd: Coadd, config: ReportConfig) -> None:
-    sky = blank_sky(coadd, config.empty_apertures, config.seed)
+def _detected(objects: Catalogue | None, tract: Tract) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) in a tract's pixels of all its objects, primary or not."""
+    if objects is None:
+        return np.zeros(0), np.zeros(0)
+    mine = objects["tract"] == tract.number
+    return tract.wcs.sky_to_pixel(objects["coord_ra"][mine], objects["coord_dec"][mine])
+
+
+def _look(found: CoaddSurvey, coadd: Coadd, detected: tuple[np.ndarray, np.ndarray], config: ReportConfig) -> None:
+    inside = coadd.image.box.contains(*detected)
+    sky = blank_sky(coadd, config.empty_apertures, config.seed, (detected[0][inside], detected[1][inside]))
     if sky is not None and np.isfinite(sky.scatter.value):
         found.skies.append(sky)
 

@@ -54,7 +54,7 @@ def collect(folder: Folder, skymap: RingsSkyMap, data: Path, config: ReportConfi
     inputs.visits = _visits(folder, data, config, inputs.missing)
     inputs.objects = _objects(folder, inputs.missing)
     truth = _truth(data, config, inputs.missing)
-    coadds = survey_coadds(folder, skymap, truth, config)
+    coadds = survey_coadds(folder, skymap, truth, config, inputs.objects)
     inputs.missing += coadds.missing
     inputs.truth = _on_coadds(truth, coadds)
     inputs.skies, inputs.pictures, inputs.patches = coadds.skies, coadds.pictures, coadds.patches

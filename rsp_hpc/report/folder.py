@@ -25,9 +25,9 @@ from ..products.visit import VisitDetector
 __all__ = ["Folder", "read_columns"]
 
 OBJECT_COLUMNS = ("objectId", "tract", "patch", "coord_ra", "coord_dec", "coord_raErr", "coord_decErr",
-                  "detect_isPrimary",
-                  "refExtendedness", "refBand")
-BAND_COLUMNS = ("psfFlux", "psfFluxErr", "psfFlux_flag", "extendedness", "sizeExtendedness")
+                  "detect_isPrimary", "refExtendedness", "refBand")
+BAND_COLUMNS = ("psfFlux", "psfFluxErr", "psfFlux_flag", "pixelFlags_inexact_psfCenter", "pixelFlags_saturatedCenter",
+                "extendedness", "sizeExtendedness")
 
 
 class Folder:

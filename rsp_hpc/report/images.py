@@ -200,16 +200,31 @@ class BlankSky:
         return Estimate(self.scatter.value / self.expected, self.scatter.error / self.expected, self.scatter.n)
 
 
-def blank_sky(coadd: Coadd, n: int, seed: int = 1) -> BlankSky | None:
-    """PSF fluxes at n random places whose stamp has no detected and no unfit pixel; None where there are under 10."""
-    image, size = coadd.image, coadd.psf.size
+BLANK_STAMP, BLANK_RADIUS = 21, 9
+"""Pixel: side of the stamps at blank places, and how far from any object they stay."""
+
+
+def blank_sky(coadd: Coadd, n: int, seed: int = 1, objects=((), ())) -> BlankSky | None:
+    """PSF fluxes at n random places away from all objects and unfit pixels; None where there are under 10.
+
+    Parameters
+    ----------
+    objects : (x, y) of the detected objects, in the coadd's pixels: pixels within BLANK_RADIUS of one are not blank
+    """
+    image, size = coadd.image, min(coadd.psf.size, BLANK_STAMP)
     ny, nx = image.image.shape
     if ny <= size or nx <= size:
         return None
-    from scipy.ndimage import minimum_filter
+    from scipy.ndimage import distance_transform_edt, minimum_filter
 
+    empty = np.ones((ny, nx), bool)
+    column, row = (np.clip(np.rint(np.asarray(axis, float)).astype(int) - start, 0, limit - 1)
+                   for axis, start, limit in zip(objects, (image.box.x0, image.box.y0), (nx, ny)))
+    empty[row, column] = False
     free = image.good(*UNFIT, "DETECTED", "DETECTED_NEGATIVE")
-    half = size // 2
+    if not empty.all():
+        free &= distance_transform_edt(empty) > BLANK_RADIUS
+    half, margin = size // 2, (coadd.psf.size - size) // 2
     blank = minimum_filter(free, size=size)
     blank[:half], blank[ny - half:], blank[:, :half], blank[:, nx - half:] = False, False, False, False
     rows, columns = np.nonzero(blank)
@@ -218,6 +233,7 @@ def blank_sky(coadd: Coadd, n: int, seed: int = 1) -> BlankSky | None:
     pick = np.random.default_rng(seed).choice(len(rows), size=min(n, len(rows)), replace=False)
     rows, columns = rows[pick], columns[pick]
     stamps = coadd.psf.stamps(columns + image.box.x0, rows + image.box.y0).astype(float)
+    stamps = stamps[:, margin:margin + size, margin:margin + size]
     cell = coadd.psf.index(columns + image.box.x0, rows + image.box.y0)
     window = np.arange(size) - half
     index = rows[:, None, None] + window[:, None], columns[:, None, None] + window[None, :]

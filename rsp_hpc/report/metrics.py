@@ -189,12 +189,14 @@ class Comparison:
         return found
 
     def stars(self, band: str, low: float, high: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, true rows) of matched isolated stars with true S/N in [low, high) and an unflagged PSF flux."""
+        """(rows, true rows) of matched isolated stars with true S/N in [low, high), whose PSF flux has no flag, an
+        exact PSF and no saturated core."""
         snr = self.truth.snr(band)[self.true]
         good = self.truth.is_star & self.truth.usable & self.isolated[band]
         keep = good[self.true] & (snr >= low) & (snr < high)
-        if f"{band}_psfFlux_flag" in self.objects:
-            keep &= self.objects[f"{band}_psfFlux_flag"][self.row] == 0
+        for flag in ("psfFlux_flag", "pixelFlags_inexact_psfCenter", "pixelFlags_saturatedCenter"):
+            if f"{band}_{flag}" in self.objects:
+                keep &= self.objects[f"{band}_{flag}"][self.row] == 0
         return self.row[keep], self.true[keep]
 
     def flux_residual(self, band: str, low: float, high: float = np.inf) -> tuple[np.ndarray, ...]:
