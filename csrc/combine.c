@@ -6,16 +6,13 @@
  * the median, so that single precision loses nothing. Each pixel depends on its own inputs alone. */
 #include "internal.h"
 #include "lanes.h"
+#include "network.h"
 
 enum { TILE = 64 };
 #define LANES _Pragma("omp simd") for (int t = 0; t < TILE; t++)
 
 /* Where the variance of a value comes from. Constant in each copy of the hot loops, so that they vectorise. */
 typedef enum { GIVEN, MODEL, ESTIMATED } source_of_noise;
-
-typedef struct {
-    int32_t a, b;
-} exchange; /* b < 0 in a pruned list: keep the smaller only, at a; a < 0: keep the larger only, at b (both one's complement) */
 
 typedef struct {
     int64_t n, n_network, n_pruned, pruned_for;
@@ -36,21 +33,6 @@ typedef struct {
     float valid[TILE], kept[TILE];
     uint32_t rejected[TILE], flags[TILE];
 } lanes;
-
-/* ---- sorting network ---- */
-
-static int64_t batcher(int64_t n, exchange *out) {
-    int64_t count = 0;
-    for (int64_t p = 1; p < n; p *= 2)
-        for (int64_t k = p; k >= 1; k /= 2)
-            for (int64_t j = k % p; j + k < n; j += 2 * k)
-                for (int64_t i = 0; i < rsp_min(k, n - j - k); i++)
-                    if ((i + j) / (2 * p) == (i + j + k) / (2 * p)) {
-                        if (out) out[count] = (exchange){(int32_t)(i + j), (int32_t)(i + j + k)};
-                        count++;
-                    }
-    return count;
-}
 
 static int64_t quartile(int64_t n) { return (n - 1) / 4; }
 

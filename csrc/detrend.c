@@ -8,10 +8,8 @@
 enum { PIECE = 512 };
 
 typedef struct {
-    float value[PIECE], column[PIECE];            /* ADU: raw, level of the column */
-    float zero[PIECE], one[PIECE];                /* stand in for planes that are not given */
-    int32_t defect[PIECE];                        /* 0 or all ones */
-    float dark_noise[PIECE];
+    float value[PIECE], column[PIECE]; /* ADU: raw, level of the column */
+    float zero[PIECE], one[PIECE];     /* stand in for planes that are not given */
 } scratch;
 
 /* Raw pixels to floats in the order of the assembled detector. */
@@ -35,78 +33,122 @@ INLINE void load_columns(const rsp_amplifier *a, int64_t first, int64_t count, f
     for (int64_t t = 0; t < count; t++) out[t] = a->column_level[a->flip_x ? a->nx - 1 - first - t : first + t];
 }
 
-/* What one piece of a row needs; planes not given point to constants. */
+/* What one piece of a row needs. bias, dark, flat not given point to constants, the others may be NULL. */
 typedef struct {
-    const float *value, *column, *bias, *dark, *flat, *dark_noise;
-    const int32_t *defect;
-    float level;
+    const uint16_t *raw; /* in the order of the detector, or NULL: then value */
+    const float *value, *column, *bias, *dark, *flat;
+    const uint16_t *dark_noise;
+    const uint8_t *defects;
+    float level, dark_step;
 } piece;
 
-/* Eight pixels: the arithmetic of detrending. prepared: flat holds 1/flat, negative at defects, NaN where there is none;
- * bias holds bias + dark * time. */
-INLINE void pixels(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int t, const int prepared,
-                   floats *image, floats *variance, ints *mask) {
-    const floats infinite = (floats){0} + INFINITY, none = {0};
-    const float time = (float)o->dark_time, minimum = (float)o->min_flat, noise = (float)a->constant_variance;
-    floats raw = LOAD(p->value + t), pedestal = LOAD(p->bias + t), inverse = LOAD(p->flat + t), dark_noise;
-    ints bad;
+typedef uint16_t shorts __attribute__((vector_size(16), aligned(2), may_alias));
+#define WIDEN(from) __builtin_convertvector(__builtin_convertvector(*(const shorts *)(from), ints), floats)
+
+/* Raw less its level, and the pedestal with its Poisson noise, of eight pixels. */
+INLINE void terms(const rsp_detrend_options *o, const piece *p, int64_t t, const int direct, const int prepared, floats *raw,
+                  floats *signal, floats *pedestal, floats *dark_noise) {
+    if (direct) *raw = WIDEN(p->raw + t);
+    else *raw = LOAD(p->value + t);
+    *signal = *raw - p->level;
+    if (p->column) *signal -= LOAD(p->column + t);
+    *pedestal = LOAD(p->bias + t);
     if (prepared) {
-        dark_noise = LOAD(p->dark_noise + t);
+        *dark_noise = (floats){0};
+        if (p->dark_noise) *dark_noise = p->dark_step * WIDEN(p->dark_noise + t);
+    } else {
+        floats dark = (float)o->dark_time * LOAD(p->dark + t);
+        ints warm = dark > 0.0f;
+        *pedestal += dark;
+        *dark_noise = MASKED(warm, dark);
+    }
+}
+
+/* Eight pixels, whatever they hold. prepared: flat holds 1/flat, negative at defects, NaN where there is none. */
+INLINE void careful(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t t, const int direct,
+                    const int prepared, floats *image, floats *variance, ints *mask) {
+    const floats infinite = (floats){0} + INFINITY, one = (floats){0} + 1.0f;
+    floats raw, signal, pedestal, dark_noise, inverse = LOAD(p->flat + t);
+    terms(o, p, t, direct, prepared, &raw, &signal, &pedestal, &dark_noise);
+    ints bad, usable;
+    if (prepared) {
         bad = ~(ints)(inverse > 0.0f);
         inverse = ABSOLUTE(inverse);
-        ints known = inverse < infinite;
-        inverse = CHOOSE(known, inverse, none + 1.0f);
+        usable = inverse < infinite;
+        inverse = CHOOSE(usable, inverse, one);
     } else {
-        floats dark = time * LOAD(p->dark + t);
-        ints warm = dark > 0.0f, usable = (inverse > minimum) & (inverse < infinite);
-        pedestal += dark;
-        dark_noise = MASKED(warm, dark);
-        bad = ~usable | *(const ints *)(p->defect + t);
-        inverse = 1.0f / CHOOSE(usable, inverse, none + 1.0f);
+        usable = (inverse > (float)o->min_flat) & (inverse < infinite);
+        inverse = one / CHOOSE(usable, inverse, one);
+        bad = ~usable;
+        for (int i = 0; i < VECTOR && p->defects; i++) bad[i] |= p->defects[t + i] ? -1 : 0;
     }
     ints known = ABSOLUTE(pedestal) < infinite, finite = ABSOLUTE(raw) < infinite, saturated = raw >= (float)a->saturation;
     bad |= ~known;
-    floats electrons = (raw - p->level - LOAD(p->column + t)) * (float)a->gain - MASKED(known, pedestal);
+    floats electrons = signal * (float)a->gain - MASKED(known, pedestal);
     ints positive = electrons > 0.0f;
-    floats v = (MASKED(positive, electrons) + MASKED(known, dark_noise) + noise) * inverse * inverse;
+    floats v = (MASKED(positive, electrons) + MASKED(known, dark_noise) + (float)a->constant_variance) * inverse * inverse;
     *image = electrons * inverse;
     *variance = CHOOSE(finite & ~bad, v, infinite);
     *mask = (saturated & (int32_t)o->sat_bit) | (bad & (int32_t)o->bad_bit) | (~finite & (int32_t)o->nan_bit);
 }
 
-/* One piece of a row; returns how many pixels have no bit set. The last vector may run over: it is cut when stored. */
-INLINE int64_t write_piece(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t count, const int prepared,
-                           float *image, float *variance, uint32_t *mask) {
-    ints good = {0};
-    int64_t t = 0, n_good = 0;
+/* Eight pixels as they nearly always are: returns 0 if they turn out to need `careful`. */
+INLINE int quick(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t t, const int direct,
+                 const int prepared, floats *image, floats *variance) {
+    const floats infinite = (floats){0} + INFINITY;
+    floats raw, signal, pedestal, dark_noise, flat = LOAD(p->flat + t);
+    terms(o, p, t, direct, prepared, &raw, &signal, &pedestal, &dark_noise);
+    floats inverse = flat, electrons = signal * (float)a->gain - pedestal;
+    if (!prepared) inverse = 1.0f / flat;
+    ints positive = electrons > 0.0f;
+    *image = electrons * inverse;
+    *variance = (MASKED(positive, electrons) + dark_noise + (float)a->constant_variance) * inverse * inverse;
+    /* a flat or pedestal that is no number shows in the image, an infinite flat in a variance of zero */
+    ints good = (flat > (prepared ? 0.0f : (float)o->min_flat)) & (ABSOLUTE(*image) < infinite) & (*variance > 0.0f)
+              & (*variance < infinite) & (raw < (float)a->saturation);
+    int64_t part[4], defects = 0;
+    memcpy(part, &good, sizeof part);
+    if (!prepared && p->defects) memcpy(&defects, p->defects + t, sizeof defects);
+    return (part[0] & part[1] & part[2] & part[3]) == -1 && !defects;
+}
+
+/* One piece of a row; returns how many pixels have no bit set. */
+INLINE int64_t write_piece(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t count, const int direct,
+                           const int prepared, float *image, float *variance, uint32_t *mask) {
+    int64_t n_bad = 0, t = 0;
     for (; t + VECTOR <= count; t += VECTOR) {
         floats e, v;
-        ints m;
-        pixels(a, o, p, (int)t, prepared, &e, &v, &m);
+        ints m = {0};
+        if (!quick(a, o, p, t, direct, prepared, &e, &v)) {
+            careful(a, o, p, t, direct, prepared, &e, &v, &m);
+            for (int i = 0; i < VECTOR; i++) n_bad += m[i] != 0;
+        }
         STORE(image + t, e);
         STORE(variance + t, v);
         *(ints *)(mask + t) = m;
-        good -= m == 0;
     }
-    for (int i = 0; i < VECTOR; i++) n_good += good[i];
-    return n_good;
+    return t - n_bad;
 }
 
 /* The pixels of a row that do not fill a vector, by way of padded copies. */
 INLINE int64_t write_rest(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t first, int64_t count,
-                          const int prepared, float *image, float *variance, uint32_t *mask) {
-    float planes[6][VECTOR] = {{0}}, e[VECTOR], v[VECTOR];
-    int32_t defect[VECTOR] = {0};
+                          const int direct, const int prepared, float *image, float *variance, uint32_t *mask) {
+    float planes[5][VECTOR] = {{0}}, e[VECTOR], v[VECTOR];
+    uint16_t raw[VECTOR] = {0}, dark_noise[VECTOR] = {0};
+    uint8_t defects[VECTOR] = {0};
     uint32_t m[VECTOR];
     int64_t n = count - first, n_good = 0;
-    const float *from[6] = {p->value, p->column, p->bias, p->dark, p->flat, p->dark_noise};
-    for (int i = 0; i < 6; i++)
+    const float *from[5] = {direct ? NULL : p->value, p->column, p->bias, p->dark, p->flat};
+    for (int i = 0; i < 5; i++)
         if (from[i]) memcpy(planes[i], from[i] + first, (size_t)n * sizeof(float));
-    if (p->defect) memcpy(defect, p->defect + first, (size_t)n * sizeof(int32_t));
-    piece rest = {planes[0], planes[1], planes[2], planes[3], planes[4], planes[5], defect, p->level};
+    if (direct) memcpy(raw, p->raw + first, (size_t)n * sizeof *raw);
+    if (p->dark_noise) memcpy(dark_noise, p->dark_noise + first, (size_t)n * sizeof *dark_noise);
+    if (p->defects) memcpy(defects, p->defects + first, (size_t)n);
+    piece rest = {raw, planes[0], p->column ? planes[1] : NULL, planes[2], planes[3], planes[4], dark_noise, defects, p->level,
+                  p->dark_step};
     floats e8, v8;
     ints m8;
-    pixels(a, o, &rest, 0, prepared, &e8, &v8, &m8);
+    careful(a, o, &rest, 0, direct, prepared, &e8, &v8, &m8);
     STORE(e, e8);
     STORE(v, v8);
     *(ints *)m = m8;
@@ -118,20 +160,21 @@ INLINE int64_t write_rest(const rsp_amplifier *a, const rsp_detrend_options *o, 
 }
 
 INLINE int64_t detrend_row(const rsp_amplifier *a, const rsp_calibration *c, const rsp_detrend_options *o, int64_t y, int64_t nx,
-                           scratch *s, const int prepared, float *image, float *variance, uint32_t *mask) {
+                           scratch *s, const int direct, const int prepared, float *image, float *variance, uint32_t *mask) {
     int64_t n_good = 0, row = (a->y0 + (a->flip_y ? a->ny - 1 - y : y)) * nx + a->x0;
     for (int64_t first = 0; first < a->nx; first += PIECE) {
         int64_t count = rsp_min(PIECE, a->nx - first), at = row + first;
-        load_raw(a, y, first, count, s->value);
+        if (!direct) load_raw(a, y, first, count, s->value);
         if (a->column_level) load_columns(a, first, count, s->column);
-        piece p = {s->value, a->column_level ? s->column : s->zero, c->bias ? c->bias + at : s->zero,
-                   c->dark ? c->dark + at : s->zero, c->flat ? c->flat + at : s->one, s->dark_noise, s->defect, a->row_level[y]};
-        if (prepared && c->dark_noise)
-            for (int64_t t = 0; t < count; t++) s->dark_noise[t] = (float)c->dark_noise[at + t] * (float)c->dark_step;
-        if (!prepared && c->defects)
-            for (int64_t t = 0; t < count; t++) s->defect[t] = c->defects[at + t] ? -1 : 0;
-        n_good += write_piece(a, o, &p, count, prepared, image + at, variance + at, mask + at);
-        if (count % VECTOR) n_good += write_rest(a, o, &p, count / VECTOR * VECTOR, count, prepared, image + at, variance + at, mask + at);
+        piece p = {.raw = direct ? (const uint16_t *)a->raw + y * a->raw_stride + first : NULL, .value = s->value,
+                   .column = a->column_level ? s->column : NULL, .bias = c->bias ? c->bias + at : s->zero,
+                   .dark = c->dark ? c->dark + at : s->zero, .flat = c->flat ? c->flat + at : s->one,
+                   .dark_noise = prepared && c->dark_noise ? c->dark_noise + at : NULL,
+                   .defects = !prepared && c->defects ? c->defects + at : NULL, .level = a->row_level[y],
+                   .dark_step = (float)c->dark_step};
+        n_good += write_piece(a, o, &p, count, direct, prepared, image + at, variance + at, mask + at);
+        if (count % VECTOR)
+            n_good += write_rest(a, o, &p, count / VECTOR * VECTOR, count, direct, prepared, image + at, variance + at, mask + at);
     }
     return n_good;
 }
@@ -139,9 +182,13 @@ INLINE int64_t detrend_row(const rsp_amplifier *a, const rsp_calibration *c, con
 RSP_SIMD static int64_t detrend_rows(const rsp_amplifier *a, const rsp_calibration *c, const rsp_detrend_options *o, int64_t nx,
                                      scratch *s, float *image, float *variance, uint32_t *mask) {
     int64_t n_good = 0;
-    for (int64_t y = 0; y < a->ny; y++)
-        n_good += c->prepared ? detrend_row(a, c, o, y, nx, s, 1, image, variance, mask)
-                              : detrend_row(a, c, o, y, nx, s, 0, image, variance, mask);
+    int direct = a->raw_type == RSP_RAW_UINT16 && !a->flip_x;
+    for (int64_t y = 0; y < a->ny; y++) {
+        if (c->prepared && direct) n_good += detrend_row(a, c, o, y, nx, s, 1, 1, image, variance, mask);
+        else if (c->prepared) n_good += detrend_row(a, c, o, y, nx, s, 0, 1, image, variance, mask);
+        else if (direct) n_good += detrend_row(a, c, o, y, nx, s, 1, 0, image, variance, mask);
+        else n_good += detrend_row(a, c, o, y, nx, s, 0, 0, image, variance, mask);
+    }
     return n_good;
 }
 
