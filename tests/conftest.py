@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny import Tiny
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -41,3 +43,14 @@ def mpirun(tmp_path):
         return process.returncode, output
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """The tiny survey, simulated and reduced up to the objects on one rank. Products must not be changed: use a copy."""
+    folder = tmp_path_factory.mktemp("tiny")
+    survey = Tiny(folder / "raw", folder / "run")
+    for command in (("simulate",), ("run", "--until", "objects")):
+        result = survey.run(*command)
+        assert result.code == 0, result.text
+    return Tiny(survey.raw, survey.output, survey.found())

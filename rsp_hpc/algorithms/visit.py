@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from ..config import Config, parameter
@@ -73,7 +71,6 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     BadData
         The detector cannot be used; the message says why.
     """
-    started = time.perf_counter()
     image = detrend(raw, calibration, config.detrend)
     guess, background, n_cosmic = _clean(image, raw.detector, config)
     psf, stars = _model_psf(image, guess, config)
@@ -84,7 +81,7 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     photocal = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
     summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), "n_cosmic_ray_pixels": float(n_cosmic),
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
-               **_summary(image, background, psf, photocal, fit), "seconds": time.perf_counter() - started}
+               **_summary(image, background, psf, photocal, fit)}
     sources = _calibrated(sources, raw, wcs, photocal.scale * correction.factor, photocal.scale)
     return VisitDetector(raw.exposure, raw.detector.name, raw.detector.id, image, background, psf, wcs, photocal,
                          correction.factor, sources, summary)

@@ -30,7 +30,7 @@ from .visits import VisitRow
 __all__ = ["collect", "join_objects", "read_truth", "stage_states", "timings_of"]
 
 SUMMARY = {"sky": ("sky_electron", 1.0), "sky_noise": ("sky_noise_electron", 1.0), "depth": ("depth_5sigma_mag", 1.0),
-           "astrometric_rms_east": ("astrometric_rms_east_arcsec", 1000.0), "seconds": ("seconds", 1.0),
+           "astrometric_rms_east": ("astrometric_rms_east_arcsec", 1000.0),
            "astrometric_rms_north": ("astrometric_rms_north_arcsec", 1000.0), "n_sources": ("n_sources", 1.0)}
 """Value of a VisitRow -> key in the summary of the visit's detector, and its factor."""
 

@@ -26,7 +26,7 @@ class VisitRow:
     corners : (4, 2) float64, ICRS degrees, or None
     center : (x, y) of the detector on the focal plane, mm, or None
     values : seeing [arcsec], sky [electron], sky_noise [electron], zero_point, zero_point_err, zero_point_scatter,
-        true_zero_point, depth [mag], n_sources, n_stars, astrometric_rms_east, astrometric_rms_north [mas], seconds
+        true_zero_point, depth [mag], n_sources, n_stars, astrometric_rms_east, astrometric_rms_north [mas]
     psf : PsfSample or None
     """
 
