@@ -19,7 +19,6 @@ DEFAULT_TARGETS: dict[str, tuple[float | None, float | None]] = {
     "star_flux_bias_50_inf": (-3.0, 3.0), "flux_pull_width": (0.9, 1.1),
     "position_pull_width_east": (0.9, 1.1), "position_pull_width_north": (0.9, 1.1),
     "position_bias_east": (-2.0, 2.0), "position_bias_north": (-2.0, 2.0),
-    "noise_ratio": (0.95, 1.05),
 }
 """Metric key -> (lowest, highest) allowed value, None where there is no limit; the same for every band."""
 

@@ -187,11 +187,12 @@ def test_the_files_of_a_run(field, tmp_path):
     arrays["g_psfFluxErr"] = np.full(len(x), 22.0)
     kinds = {"tract": "i4", "patch": "i4", "detect_isPrimary": "?"}
     with ObjectsWriter(store.objects(tract.number), Header("objects", "0")) as writer:
-        writer.append(Catalogue([Column(name, kinds.get(name, "f8"), "", "") for name in arrays], arrays))
+        found = Catalogue([Column(name, kinds.get(name, "f8"), "", "") for name in arrays], arrays).rows(slice(None, None, 25))
+        writer.append(found)  # few, so that there is blank sky between them
     config = ReportConfig(truth="truth.fits")
     inputs = collect(Folder(store), SKYMAP, tmp_path, config)
     assert inputs.missing == [] and len(inputs.visits) == 1 and len(inputs.pictures) == 2 and len(inputs.skies) == 4
-    assert "unwanted" not in inputs.objects and len(inputs.objects) == len(x)
+    assert "unwanted" not in inputs.objects and len(inputs.objects) == len(found)
     assert len(inputs.visits[0].psf.x) > 20
     page = make_report(inputs, store.report, config)
     assert page == store.report_page and "completeness" in page.read_text()
