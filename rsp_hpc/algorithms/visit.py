@@ -21,7 +21,7 @@ from ..products.visit import VisitDetector
 from ..products.wcs import Wcs
 from .astrometry import AstrometricFit, AstrometryConfig, fit_wcs
 from .background import BackgroundConfig, evaluate_background, fit_background, subtract_background
-from .cosmic import CosmicConfig, find_cosmic_rays
+from .cosmic import CosmicConfig, find_cosmic_rays, find_stuck_pixels
 from .deblend import DeblendConfig, deblend
 from .detect import DetectConfig, detect
 from .detrend import DetrendConfig, detrend
@@ -92,7 +92,9 @@ def _clean(image: MaskedImage, detector: Detector, config: VisitConfig) -> tuple
     interpolate(image, ("BAD",), config.interpolate)
     guess = guess_psf(image, config.psf)
     background = fit_background(image, config.background)
-    n_cosmic = find_cosmic_rays(image, _narrowest(guess, image), background, config.cosmic)
+    width = _narrowest(guess, image)
+    find_stuck_pixels(image, width, background, config.cosmic)
+    n_cosmic = find_cosmic_rays(image, width, background, config.cosmic)
     interpolate(image, FILLED, config.interpolate)
     subtract_background(image, background)
     if n_cosmic:

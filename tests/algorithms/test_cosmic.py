@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scipy.ndimage import maximum_filter
+
 from cosmicfield import make_field, score
 from rsp_hpc.algorithms.background import BackgroundConfig, evaluate_background, fit_background
-from rsp_hpc.algorithms.cosmic import CosmicConfig, find_cosmic_rays
+from rsp_hpc.algorithms.cosmic import CosmicConfig, find_cosmic_rays, find_stuck_pixels
 from rsp_hpc.algorithms.detrend import DetrendConfig, detrend
 from rsp_hpc.config import load_yaml
 from rsp_hpc.errors import BadData
@@ -121,3 +123,19 @@ def test_lsst_phosim(rsp_data, snap, sigma):
         away[max(0, y - 60):y + 61, max(0, x - 60):x + 61] = False
     assert left_charge >= len(listed) - 1 > 9 and found >= 0.95 * left_charge, (len(listed), left_charge, found)
     assert n > 80 and away.sum() < 20, (n, away.sum())
+
+
+def test_stuck_pixels_are_told_from_saturated_stars():
+    field = make_field(400, 2.5, "moffat", density=2e-3, tracks=0, seed=3)
+    image, rng = field.image, np.random.default_rng(5)
+    stars = image.mask & bits("SAT") != 0
+    assert stars.sum() > 20
+    free = np.argwhere(~maximum_filter(stars, 15)[5:-5, 5:-5]) + 5
+    stuck = np.zeros_like(stars)
+    for y, x in rng.permutation(free)[:30]:
+        stuck[y:y + 2, x:x + 1 + (x % 2)] = True
+    image.image[stuck], image.mask[stuck] = 1.2 * image.image[stars].max(), bits("SAT")
+    n = find_stuck_pixels(image, field.psf_sigma, fit_background(image, BackgroundConfig()), CONFIG)
+    bad = image.mask & bits("BAD") != 0
+    assert n == bad.sum() >= 0.95 * stuck.sum() and not (bad & ~stuck).any()
+    np.testing.assert_array_equal(image.mask & bits("SAT") != 0, stars | (stuck & ~bad))
