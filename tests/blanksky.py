@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, signal
 
+from rsp_hpc.algorithms.detect import DetectConfig, detect
+from rsp_hpc.products.coadd import Coadd
 from rsp_hpc.products.image import MaskedImage
 from rsp_hpc.products.mask import bits
 
@@ -13,10 +15,16 @@ BAD = ("BAD", "SAT", "CR", "INTRP", "NO_DATA", "UNMASKEDNAN", "EDGE", "SENSOR_ED
 
 def blank(image: MaskedImage, margin: int, planes: tuple[str, ...] = BAD) -> np.ndarray:
     """(ny, nx) bool: good pixels further than a margin (pixels) from detected sources."""
-    known = {name for name in planes}
-    bad = (image.mask & np.uint32(bits(*known)) != 0) | ~np.isfinite(image.variance) | ~np.isfinite(image.image)
+    bad = (image.mask & np.uint32(bits(*planes)) != 0) | ~np.isfinite(image.variance) | ~np.isfinite(image.image)
     source = image.mask & np.uint32(bits("DETECTED", "SAT")) != 0
     return ~bad & (ndimage.distance_transform_edt(~source) > margin)
+
+
+def with_sources(combined: Coadd, threshold: float = 4.0) -> Coadd:
+    """A coadd with DETECTED set in its mask, which the stored one lacks."""
+    correlation = float(np.nanmedian(combined.noise_correlation))
+    detect(combined.image, combined.psf, DetectConfig(threshold=threshold, isophote=1.5), correlation)
+    return combined
 
 
 def stamp_of(stamp: np.ndarray, half: int) -> np.ndarray:

@@ -1,15 +1,20 @@
-"""Zero points: the scale from electrons to nJy that reference stars give."""
+"""Zero points: the scale from electrons to nJy that reference stars give; without any, what makes visits agree."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..config import Config, parameter
 from ..errors import BadData
+from ..products.catalogue import Catalogue
+from ..products.geometry import unit_vectors
 from ..products.photocal import AB_ZERO_POINT, PhotoCal, nanojansky_of
+from .match import tree_of
 from .statistics import intrinsic_scatter, robust_sigma, weighted_median
 
-__all__ = ["PhotometryConfig", "fit_zero_point", "nominal_zero_point"]
+__all__ = ["PhotometryConfig", "RelativeConfig", "fit_zero_point", "nominal_zero_point", "relative_scales"]
 
 _MAG = 2.5 / np.log(10.0)
 
@@ -25,6 +30,14 @@ class PhotometryConfig(Config):
     nominal_zero_point: dict[str, float] = parameter(
         {}, "without a reference catalogue: AB magnitude of one electron per second by band; bands not named have 31.4, which "
             "makes one electron per second one nJy", unit="mag")
+
+
+class RelativeConfig(Config):
+    """How visits are brought to one scale where no reference catalogue does it."""
+
+    min_snr: float = parameter(50.0, "least signal to noise of a star, in both visits", low=5.0)
+    min_stars: int = parameter(10, "visits with fewer common stars are not compared", low=3)
+    radius: float = parameter(1.5, "largest distance of the same star in two visits", unit="arcsec", above=0.0)
 
 
 def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.ndarray, np.ndarray],
@@ -73,6 +86,60 @@ def nominal_zero_point(band: str, exposure_time: float, config: PhotometryConfig
     """
     scale = float(nanojansky_of(config.nominal_zero_point.get(band, AB_ZERO_POINT)))
     return PhotoCal(scale / exposure_time if exposure_time > 0 else scale, float("nan"))
+
+
+def relative_scales(visits: Sequence[Catalogue], config: RelativeConfig) -> np.ndarray:
+    """(n,) float64 factors on the fluxes of visits of one band, so that their common stars agree.
+
+    The median log ratio of each pair of visits, all pairs together by least squares; n^2 pairs, so for surveys of some
+    hundred visits. In each group of visits that overlap, the clearest has the factor one.
+
+    Parameters
+    ----------
+    visits : the sources, with columns ra, dec (deg), psfFlux, psfFluxErr and psfFlux_flag, pixelFlags_saturated
+    """
+    stars = [_bright_stars(sources, config) for sources in visits]
+    group = np.arange(len(stars))
+    rows, values = [], []
+    for i in range(len(stars)):
+        for j in range(i):
+            ratio = _log_ratio(stars[i], stars[j], config)
+            if len(ratio) < config.min_stars:
+                continue
+            weight = np.sqrt(len(ratio)) / np.hypot(robust_sigma(ratio), 0.003)
+            row = np.zeros(len(stars))
+            row[[i, j]] = weight, -weight
+            rows.append(row)
+            values.append(-weight * np.median(ratio))
+            group[group == group[i]] = group[j]
+    if not rows:
+        return np.ones(len(stars))
+    factors = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+    for number in np.unique(group):
+        factors[group == number] -= factors[group == number].min()
+    return np.exp(factors)
+
+
+def _bright_stars(sources: Catalogue, config: RelativeConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (n, 3) and log fluxes (n,)."""
+    flux, error = sources["psfFlux"], sources["psfFluxErr"]
+    with np.errstate(invalid="ignore"):
+        good = ~sources["psfFlux_flag"] & ~sources["pixelFlags_saturated"] & (flux >= config.min_snr * error) & (flux > 0)
+    good &= np.isfinite(sources["ra"]) & np.isfinite(sources["dec"])
+    return unit_vectors(sources["ra"][good], sources["dec"][good]), np.log(flux[good])
+
+
+def _log_ratio(first, second, config: RelativeConfig) -> np.ndarray:
+    """Log flux ratios, first over second, of the pairs that are each other's nearest within the radius."""
+    if not len(first[1]) or not len(second[1]):
+        return np.zeros(0)
+    reach = np.radians(config.radius / 3600.0)
+    trees = [tree_of(positions) for positions, _ in (first, second)]
+    distance, there = trees[1].query(first[0], distance_upper_bound=reach)
+    _, back = trees[0].query(second[0], distance_upper_bound=reach)
+    mine = np.flatnonzero(np.isfinite(distance))
+    mine = mine[back[there[mine]] == mine]
+    return first[1][mine] - second[1][there[mine]]
 
 
 def _fit(ratio: np.ndarray, sigma: np.ndarray, config: PhotometryConfig) -> PhotoCal:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
+from .. import log
 from ..algorithms.coadd import coadd
+from ..algorithms.photometry import relative_scales
 from ..algorithms.warp import warp
 from ..errors import BadData, NothingToDo
 from ..io.coadd import CoaddWriter, encode_coadd
-from ..io.visit import read_visit_detector, visit_detector_names
+from ..io.visit import read_exposure, read_sources, read_visit_detector, visit_detector_names
 from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
+
+
+STARS = ("ra", "dec", "psfFlux", "psfFluxErr", "psfFlux_flag", "pixelFlags_saturated")
 
 
 class Coadds(Stage):
@@ -25,15 +34,17 @@ class Coadds(Stage):
                 damaged.add(visit)
             else:
                 detectors[visit] = set(visit_detector_names(run.store.visit(visit)))
+        scales = _scales(run, detectors) if run.config.reference is None else {}
         units = []
         for tract in run.survey.tracts():
             if run.options.tracts and tract not in run.options.tracts:
                 continue
             members = self._members(run, tract, detectors)
             incomplete = any(visit in damaged for visit, _, _ in run.survey.overlaps(tract))
-            parts = tuple(Part(f"{band} {patch}", (band, patch, tuple(chosen)), float(len(chosen)))
-                          for (patch, band), chosen in sorted(members.items()))
-            inputs = {f"visit {visit}": present[visit] for part in parts for visit, _ in part.key[2]}
+            parts = tuple(Part(f"{band} {patch}", (band, patch, tuple((*member, scales.get(member[0], 1.0)) for member in chosen)),
+                               float(len(chosen))) for (patch, band), chosen in sorted(members.items()))
+            inputs = {f"visit {visit}": present[visit] for part in parts for visit, _, _ in part.key[2]}
+            inputs |= {f"scale of visit {visit}": repr(scale) for part in parts for visit, _, scale in part.key[2] if scale != 1.0}
             if parts:
                 units.append(Unit(f"tract {tract}", tract, parts, run.store.coadds(tract), configuration, inputs, incomplete))
         return units
@@ -60,15 +71,16 @@ class Coadds(Stage):
         config = run.config.coadds
         warping = config.warp.model_copy(update={"cell": run.config.skymap.cell_size})
         warps = []
-        for visit, detector in members:
+        for visit, detector, scale in members:
             try:
                 with record("read"):
                     source = read_visit_detector(run.store.visit(visit), detector, sources=False)
             except BadData as error:
                 record.leave_out(f"visit {visit} {detector}", error)
                 continue
+            calibrated = replace(source, photocal=replace(source.photocal, scale=source.photocal.scale * scale))
             with record("compute"):
-                warps.append(warp(source, tract.wcs, box, warping))
+                warps.append(warp(calibrated, tract.wcs, box, warping))
         warps = [warped for warped in warps if warped is not None]
         if not warps and record.left_out:
             raise record.left_out[0][1]
@@ -81,3 +93,18 @@ class Coadds(Stage):
 
     def writer(self, run: Run, unit: Unit, header):
         return CoaddWriter(unit.product, header, run.skymap.tract(unit.key))
+
+
+def _scales(run: Run, visits) -> dict[int, float]:
+    """visit -> factor on its nominal zero point, from the stars that visits share; for surveys without a reference catalogue."""
+    bands: dict[str, list[int]] = {}
+    for visit in sorted(visits):
+        bands.setdefault(read_exposure(run.store.visit(visit)).band, []).append(visit)
+    scales: dict[int, float] = {}
+    for band, members in sorted(bands.items()):
+        factors = relative_scales([read_sources(run.store.visit(visit), STARS) for visit in members], run.config.coadds.relative)
+        scales |= dict(zip(members, map(float, factors)))
+        if len(members) > 1:
+            log.tell("coadds: no reference catalogue; visits in %s lost up to %.2f mag against the clearest", band,
+                     2.5 * np.log10(max(factors)))
+    return scales

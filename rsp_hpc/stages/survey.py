@@ -20,6 +20,7 @@ from ..algorithms.borders import BordersConfig
 from ..algorithms.calibs import CalibsConfig
 from ..algorithms.coadd import CoaddConfig
 from ..algorithms.objects import ObjectsConfig
+from ..algorithms.photometry import RelativeConfig
 from ..algorithms.visit import VisitConfig
 from ..algorithms.warp import WarpConfig
 from ..config import Config, build, load_yaml, parameter
@@ -56,6 +57,7 @@ class CoaddsConfig(Config):
 
     warp: WarpConfig = WarpConfig()
     coadd: CoaddConfig = CoaddConfig()
+    relative: RelativeConfig = RelativeConfig()
     max_psf_fwhm: float = parameter(0.0, "leave out detectors with wider PSFs; 0: none", unit="arcsec", low=0.0)
 
 

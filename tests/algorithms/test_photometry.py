@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from rsp_hpc.algorithms.photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
+from rsp_hpc.algorithms.photometry import (PhotometryConfig, RelativeConfig, fit_zero_point, nominal_zero_point,
+                                           relative_scales)
 from rsp_hpc.algorithms.statistics import intrinsic_scatter, robust_sigma, weighted_median
 from rsp_hpc.errors import BadData
+from rsp_hpc.products.catalogue import Catalogue, Column
 
 SCALE = 3.7  # nJy per electron
 
@@ -98,3 +100,29 @@ def test_without_stars_exposures_of_any_length_agree():
     assert short.scale == pytest.approx(2.0 * long.scale) == pytest.approx(1.0 / 60.0) and np.isnan(short.scale_err)
     assert nominal_zero_point("r", 10.0, config).zero_point == pytest.approx(27.5)
     assert nominal_zero_point("g", 0.0, config).scale == pytest.approx(1.0)
+
+
+def sources(ra, dec, flux, error):
+    arrays = {"ra": ra, "dec": dec, "psfFlux": flux, "psfFluxErr": error, "psfFlux_flag": np.zeros(len(ra), bool),
+              "pixelFlags_saturated": flux > 2e5}
+    return Catalogue([Column(name, array.dtype.str[1:], "", "") for name, array in arrays.items()], arrays)
+
+
+def test_visits_of_unknown_transparency_come_to_one_scale():
+    """Four visits of one field and two of another, with losses up to half of the light, 1 % scatter, a third of the stars new."""
+    rng = np.random.default_rng(4)
+    losses, visits = np.array([1.0, 0.5, 0.8, 0.95, 0.7, 1.0]), []
+    for number, loss in enumerate(losses):
+        field = np.random.default_rng(number // 4)
+        ra, dec = 10.0 + 5.0 * (number // 4) + field.uniform(0, 0.2, 300), field.uniform(-0.1, 0.1, 300)
+        true = 5e2 * (1.0 - field.random(300)) ** -1.0
+        seen = rng.random(300) < 0.7
+        error = np.hypot(20.0, np.sqrt(true * loss))
+        flux = true * loss * (1 + 0.01 * rng.normal(size=300)) + error * rng.normal(size=300)
+        shift = 0.1 / 3600 * rng.normal(size=(2, 300))
+        visits.append(sources((ra + shift[0])[seen], (dec + shift[1])[seen], flux[seen], error[seen]))
+    factors = relative_scales(visits, RelativeConfig(min_snr=20.0))
+    np.testing.assert_allclose(factors[:4] * losses[:4], factors[0], rtol=0.01)
+    np.testing.assert_allclose(factors[4:] * losses[4:], factors[5], rtol=0.01)
+    assert factors[0] == 1.0 and factors[5] == 1.0 and (factors >= 1.0).all()
+    assert (relative_scales(visits[:1] + visits[5:], RelativeConfig()) == 1.0).all()  # nothing in common

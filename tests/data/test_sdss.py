@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blanksky import blank, psf_fluxes, room, stamp_of
+from blanksky import blank, psf_fluxes, room, stamp_of, with_sources
 from rsp_hpc.io.coadd import read_coadd, read_tract
 from rsp_hpc.io.fits import read_table
 from rsp_hpc.io.objects import read_objects
@@ -65,7 +65,7 @@ def test_two_epochs_are_deeper_than_one_as_expected(store, figure, band):
     resampling does not change), its weights and its PSF. Both measured numbers contain the same faint unresolved sources; their
     variance is what the two epochs have in common, and is taken off.
     """
-    combined, (_, tract) = read_coadd(store.coadds(TRACT), band, PATCH), read_tract(store.coadds(TRACT))
+    combined, (_, tract) = with_sources(read_coadd(store.coadds(TRACT), band, PATCH)), read_tract(store.coadds(TRACT))
     stamp = stamp_of(np.nanmedian(combined.psf.cells.reshape(-1, *combined.psf.cells.shape[2:]), axis=0), HALF)
     y, x = np.nonzero(room(blank(combined.image, 6) & (combined.n_inputs == 2), HALF))
     x, y = x[::7], y[::7]
