@@ -66,9 +66,9 @@ def _say(error: RspError, code: int) -> None:
 def _survey_options(function):
     """The options that all commands on a survey share."""
     options = (
-        click.argument("config", type=click.Path(dir_okay=False)),
-        click.option("--data", type=click.Path(file_okay=False), help="Folder with the raw files [the configuration's]."),
-        click.option("--output", type=click.Path(file_okay=False), help="Folder for the products [the configuration's]."),
+        click.argument("config", type=click.Path()),
+        click.option("--data", type=click.Path(), help="Folder with the raw files [the configuration's]."),
+        click.option("--output", type=click.Path(), help="Folder for the products [the configuration's]."),
         click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value: coadds.coadd.clip=4."),
         click.option("--visit", "visits", type=int, multiple=True, help="Only this visit (repeatable, as all selections)."),
         click.option("--detector", "detectors", multiple=True, help="Only this detector."),
@@ -141,7 +141,7 @@ def simulate(**options):
 
 
 @main.command()
-@click.argument("config", type=click.Path(dir_okay=False), required=False)
+@click.argument("config", type=click.Path(), required=False)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
 @_guarded
 def config(config, changes):
@@ -158,7 +158,7 @@ def config(config, changes):
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=click.Path())
 @_guarded
 def show(files):
     """Print what is inside products (visit, coadd, objects, calibration files, survey.db)."""
@@ -169,8 +169,8 @@ def show(files):
 
 
 @main.command()
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.argument("target", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path())
+@click.argument("target", type=click.Path())
 @click.option("--image", metavar="PATH", help="Image to export, e.g. detectors/S00 or r/12: FITS with IMAGE, MASK, VARIANCE.")
 @click.option("--table", metavar="NAME", help="Table to export, e.g. sources or objects, as .fits or .parquet.")
 @_guarded

@@ -52,6 +52,7 @@ class _OneLine(logging.Formatter):
 def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None:
     """Send this rank's records to `folder`/rank-<rank>.jsonl (a folder that exists), rank 0's progress to the terminal."""
     _context["rank"] = rank
+    sys.unraisablehook = _note_unraisable
     root = logging.getLogger("rsp_hpc")
     root.handlers.clear()
     root.propagate = False
@@ -66,6 +67,11 @@ def set_up(rank: int, folder: Path | None = None, verbose: bool = False) -> None
         screen.addFilter(lambda record: not getattr(record, "quiet", False) and (
             record.name == _terminal.name or record.levelno >= logging.WARNING))
         root.addHandler(screen)
+
+
+def _note_unraisable(info) -> None:
+    """What Python cannot raise goes to the log: HDF5 objects of a file that a full disk did not take say so one by one."""
+    logging.getLogger(__name__).debug("%s: %s", info.err_msg or "ignored", info.exc_value, extra={"quiet": True})
 
 
 def tell(message: str, *arguments) -> None:

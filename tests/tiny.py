@@ -82,6 +82,12 @@ class Tiny:
         shutil.copytree(self.raw, folder, copy_function=os.link)
         return Tiny(folder, output, self.hashes)
 
+    def with_calibs_of(self, other: Tiny) -> Tiny:
+        """Take over what another survey's ingest and calibs made; the raw files are believed to be the same."""
+        assert self.call("ingest").code == 0
+        shutil.copytree(other.output / "calibs", self.output / "calibs")
+        return self
+
     def raw_file(self, visit: int, detector: str) -> Path:
         """A raw file."""
         return self.raw / f"tinycam_{visit:06d}_{detector}.fits"
@@ -103,7 +109,7 @@ def call(*arguments: str) -> Result:
     from rsp_hpc.parallel import stop
 
     numbers = (signal.SIGTERM, signal.SIGUSR1)
-    handlers = [signal.getsignal(number) for number in numbers]
+    handlers, hook = [signal.getsignal(number) for number in numbers], sys.unraisablehook
     text = io.StringIO()
     try:
         with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text):
@@ -115,6 +121,7 @@ def call(*arguments: str) -> Result:
         for number, handler in zip(numbers, handlers):
             signal.signal(number, handler)
         stop._received.clear()
+        sys.unraisablehook = hook
         logger = logging.getLogger("rsp_hpc")
         for handler in logger.handlers:
             handler.close()

@@ -12,6 +12,7 @@ import glob
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import Iterator
 
 from ..errors import ConfigError, Unwritable
 
-__all__ = ["RunLock", "atomic", "clean", "make_folder", "write_text"]
+__all__ = ["RunLock", "atomic", "clean", "make_folder", "make_sure_of_room", "write_text"]
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ROOM = 1 << 19
+"""Bytes that HDF5's metadata and small arrays may need besides the pixels."""
 HEARTBEAT, STALE_AFTER = 20.0, 150.0
 """Seconds between signs of life of a lock's owner, and without one after which an owner elsewhere counts as dead."""
 
@@ -73,6 +76,21 @@ def _worded(error: OSError | RuntimeError, path: Path) -> Exception:
 def make_folder(path: Path) -> None:
     """Make a folder and its parents."""
     path.mkdir(parents=True, exist_ok=True)
+
+
+def make_sure_of_room(folder: str | Path, size: int, surely: bool = False) -> None:
+    """OSError unless a folder has room for so many bytes and some more: HDF5 does not bear the lack of it.
+
+    Without `surely` the file system is asked, which knows of no quota; with it they are reserved for a moment.
+    """
+    size += ROOM
+    if not surely:
+        state = os.statvfs(folder)
+        if state.f_bavail * state.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def clean(folder: str | Path, name: str = "*") -> int:

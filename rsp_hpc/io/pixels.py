@@ -13,6 +13,7 @@ generator: value = (stored - u + 0.5) * scale; -2^31 is NaN, +-(2^31 - 1) are in
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..errors import BadData, Damaged
+from .atomic import make_sure_of_room
 from .attributes import get, put
 
 __all__ = ["EncodedDataset", "append", "encode", "noise_of", "read_pixels"]
@@ -231,9 +233,10 @@ def _rounded(band: np.ndarray, y0: int) -> np.ndarray:
 
 # -- HDF5 --------------------------------------------------------------------------------------------------------------
 def append(group, name: str, encoded: EncodedDataset):
-    """Write a compressed dataset into an h5py group, chunk by chunk, as it is."""
+    """Write a compressed dataset into an h5py group, chunk by chunk, as it is. OSError if the folder is full."""
     import h5py
 
+    make_sure_of_room(os.path.dirname(group.file.filename) or ".", encoded.data.nbytes)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_chunk(encoded.chunks)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import socket
 import time
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import numpy as np
 
 from ..errors import BadData, Damaged, NewerFormat
 from ..products.mask import PLANES
-from .atomic import atomic
+from .atomic import atomic, make_sure_of_room
 from .attributes import get, put, values
 from .pixels import FILTER, read_pixels
 from .records import read_array, write_array
@@ -109,7 +110,13 @@ def create(path: str | Path, header: Header) -> Iterator[Any]:
             put(file, format=f"rsp_hpc {header.kind}", format_version=header.format_version, identity=header.identity,
                 mask_planes=json.dumps({name: list(plane) for name, plane in PLANES.items()}))
             _write_provenance(file.create_group("provenance"), header)
-            yield file
+            try:
+                yield file
+                make_sure_of_room(aside.parent, file.id.get_mdc_size()[2], surely=True)
+                file.flush()
+            except BaseException:
+                os.truncate(aside, 0)  # given up; HDF5 does not survive it if there is no room to close a file
+                raise
 
 
 def _write_provenance(group, header: Header) -> None:

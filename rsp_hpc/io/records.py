@@ -7,6 +7,7 @@ tables use HDF5's own shuffle, deflate and check sums, so that every tool opens 
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..errors import BadData, Damaged
 from ..products.box import Box
+from .atomic import make_sure_of_room
 from .attributes import get, put, values
 
 __all__ = ["read_array", "read_record", "write_array", "write_record"]
@@ -24,8 +26,9 @@ MAX_RATIO = 1100
 
 
 def write_array(group, name: str, array: np.ndarray, **attributes) -> None:
-    """A small array or a column: shuffle, deflate, Fletcher-32."""
+    """A small array or a column: shuffle, deflate, Fletcher-32. OSError if the folder is full."""
     array = np.asarray(array)
+    make_sure_of_room(os.path.dirname(group.file.filename) or ".", array.nbytes)
     if array.dtype.kind == "U":
         array = np.char.encode(array, "utf-8")
     if array.size == 0 or array.ndim == 0 or array.itemsize == 0:

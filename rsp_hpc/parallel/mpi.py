@@ -88,6 +88,8 @@ def _check_size(comm: Communicator, ranks: int | None, copies: int | None, reaso
 
 def _abort_all_when_one_fails(comm: Communicator) -> None:
     def hook(kind, value, trace):
+        if sys._getframe().f_back is not None:  # Cython shows here what a destructor raised, in the midst of other work
+            return
         try:
             text = "".join(traceback.format_exception(kind, value, trace))
             sys.stderr.write(f"rank {comm.rank} of {comm.size} failed, ending all:\n{text}")

@@ -184,6 +184,11 @@ class StageReport:
     seconds: float = 0.0
 
     @property
+    def made(self) -> set[str]:
+        """Units that were done now, at least in parts."""
+        return {self.left[number] for number in self.outcome.done} & {row["unit"] for row in self.rows}
+
+    @property
     def settled(self) -> set[str]:
         """Units whose state is known: done before, or tried now."""
         return set(self.units) - {name for number, name in enumerate(self.left) if number not in self.outcome.seconds}
@@ -233,7 +238,7 @@ def _tell_result(report: StageReport) -> None:
         log.tell("  FAILED %s: %s", " ".join(filter(None, (row.unit, row.part))) or report.stage, row.message)
     if len(report.failures) > MOST_TOLD:
         log.tell("  and %d more", len(report.failures) - MOST_TOLD)
-    log.tell("%s: %d done, %d failure%s, %.1f s", report.stage, len(report.outcome.done), len(report.failures),
+    log.tell("%s: %d done, %d failure%s, %.1f s", report.stage, len(report.made), len(report.failures),
              "s" * (len(report.failures) != 1), report.seconds)
 
 
