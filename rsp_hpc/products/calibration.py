@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .electronics import BrighterFatter, ChargeTransfer, Crosstalk, Linearity, PhotonTransfer
+
 __all__ = ["Calibration"]
 
 
@@ -23,6 +25,10 @@ class Calibration:
     bias_variance : float, electron^2, of the bias itself, mean over the detector: few frames are noisy frames
     dark_variance : float, (electron/s)^2, of the dark's own frames, bias noise apart
     dark_time : float, s, mean of the dark's frames; 0 without dark
+    ptc, linearity, crosstalk, charge_transfer, brighter_fatter : see `products.electronics`
+    fringe : (ny, nx) float32, pattern of the band, mean zero, rms one over the good pixels
+    illumination : (ny, nx) float32, flux of a star over that of the flat's light, mean one; divides like a flat
+    sky : (ny, nx) float32, how an empty sky looks after the flat, mean one over the camera (used by the visit's sky model)
     """
 
     bias: np.ndarray | None = None
@@ -33,6 +39,14 @@ class Calibration:
     bias_variance: float = 0.0
     dark_variance: float = 0.0
     dark_time: float = 0.0
+    ptc: PhotonTransfer | None = None
+    linearity: Linearity | None = None
+    crosstalk: Crosstalk | None = None
+    charge_transfer: ChargeTransfer | None = None
+    brighter_fatter: BrighterFatter | None = None
+    fringe: np.ndarray | None = None
+    illumination: np.ndarray | None = None
+    sky: np.ndarray | None = None
 
     def noise_variance(self, dark_time: float) -> float:
         """Variance (electron^2) that the noise of bias and dark adds to a frame of this dark time.
