@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..algorithms.calibs import Frame, build_calibration
+from ..algorithms.calibs.frames import Frame, build_calibration
 from ..io.calibration import CalibrationWriter, encode_calibration
 from ..io.raw import read_raw_detector
 from ..io.scratch import scratch_plane

@@ -17,7 +17,7 @@ from pydantic import field_validator
 
 from .. import log
 from ..algorithms.borders import BordersConfig
-from ..algorithms.calibs import CalibsConfig
+from ..algorithms.calibs.frames import CalibsConfig
 from ..algorithms.coadd import CoaddConfig
 from ..algorithms.objects import ObjectsConfig
 from ..algorithms.photometry import RelativeConfig

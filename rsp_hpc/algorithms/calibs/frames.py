@@ -1,4 +1,4 @@
-"""calibs: bias, dark and flat frames of one detector combined, out of core in bands of rows; defects from the result.
+"""frames: bias, dark and flat frames of one detector combined, out of core in bands of rows; defects from the result.
 
 Every frame becomes electrons (overscan, gain, assembly by `detrend`), then per pixel a clipped mean about the median, with
 the noise that the frames themselves show: also three frames are clipped sensibly.
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import Config, parameter
-from ..errors import BadData
-from ..kernels.combine import ClipOptions, clipped_mean
-from ..products.calibration import Calibration
-from ..products.exposure import Exposure, RawDetector
-from ..products.mask import bits
-from .detrend import DetrendConfig, assemble
+from ...config import Config, parameter
+from ...errors import BadData
+from ...kernels.combine import ClipOptions, clipped_mean
+from ...products.calibration import Calibration
+from ...products.exposure import Exposure, RawDetector
+from ...products.mask import bits
+from ..detrend import DetrendConfig, assemble
 
 __all__ = ["CalibsConfig", "Frame", "build_calibration", "find_defects"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rsp_hpc.algorithms.calibs import CalibsConfig, Frame, build_calibration
+from rsp_hpc.algorithms.calibs.frames import CalibsConfig, Frame, build_calibration
 from rsp_hpc.algorithms.detrend import DetrendConfig, detrend, prepare_calibration
 from rsp_hpc.products.camera import Amplifier, Detector
 from rsp_hpc.products.exposure import Exposure, RawDetector
