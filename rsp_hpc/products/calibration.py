@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .electronics import BrighterFatter, ChargeTransfer, Crosstalk, Linearity, PhotonTransfer
+from .electronics import BrighterFatter, ChargeTransfer, Crosstalk, Linearity, PhotonTransfer, Verdict
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "CombinedFrames"]
+
+
+@dataclass(frozen=True)
+class CombinedFrames:
+    """Frames of one kind and detector combined.
+
+    Attributes
+    ----------
+    kind : 'bias', 'dark', 'flat', 'fringe', 'sky' or 'illumination'
+    image : (ny, nx) float32; bias: electron; dark: electron/s; flat, sky, illumination: mean one; fringe: rms one; NaN: unknown
+    variance : (ny, nx) float32, of the image; inf where unknown
+    noise : float, electron, of one frame at zero light; NaN where it was not measured
+    dark_time : float, s, mean of the frames
+    inputs : their names
+    band : '' for bias and dark
+    """
+
+    kind: str
+    image: np.ndarray
+    variance: np.ndarray
+    noise: float = float("nan")
+    dark_time: float = 0.0
+    inputs: tuple[str, ...] = ()
+    band: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,7 @@ class Calibration:
     fringe : (ny, nx) float32, pattern of the band, mean zero, rms one over the good pixels
     illumination : (ny, nx) float32, flux of a star over that of the flat's light, mean one; divides like a flat
     sky : (ny, nx) float32, how an empty sky looks after the flat, mean one over the camera (used by the visit's sky model)
+    verdicts : kind ('bias', 'flat', 'ptc', ...) -> Verdict, where one was given
     """
 
     bias: np.ndarray | None = None
@@ -47,6 +73,7 @@ class Calibration:
     fringe: np.ndarray | None = None
     illumination: np.ndarray | None = None
     sky: np.ndarray | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     def noise_variance(self, dark_time: float) -> float:
         """Variance (electron^2) that the noise of bias and dark adds to a frame of this dark time.

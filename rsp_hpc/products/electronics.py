@@ -6,6 +6,7 @@ electrons of the amplifier's data pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,17 +22,23 @@ class Verdict:
     ----------
     state : 'good'; 'suspect': used, and said so; 'bad': never used unless asked for by name
     reasons : one line each, empty where good
+    statistics : the numbers that it rests on, name -> value; the unit stands in the name where it is not obvious
     """
 
     state: str = "good"
     reasons: tuple[str, ...] = ()
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     STATES = ("good", "suspect", "bad")
 
     def and_(self, other: Verdict) -> Verdict:
-        """The worse of two, with the reasons of both."""
+        """The worse of two, with the reasons and statistics of both."""
         state = max(self.state, other.state, key=self.STATES.index)
-        return Verdict(state, self.reasons + other.reasons)
+        return Verdict(state, self.reasons + other.reasons, {**self.statistics, **other.statistics})
+
+    def but(self, state: str, reason: str) -> Verdict:
+        """With one reason more, and at best this state."""
+        return self.and_(Verdict(state, (reason,)))
 
 
 @dataclass(frozen=True)
