@@ -21,7 +21,7 @@ from ..products.exposure import RawDetector
 from ..products.image import MaskedImage
 from ..products.mask import bits
 
-__all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "prepare_calibration"]
+__all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "overscan_levels", "prepare_calibration"]
 
 
 class DetrendConfig(Config):
@@ -173,7 +173,7 @@ def _detrend_into(image: MaskedImage, raw: RawDetector, planes: Planes, terms: t
         if segment.dtype not in (np.uint16, np.int32, np.float32) or not segment.dtype.isnative:
             segment = segment.astype(np.float32)
         segment = np.ascontiguousarray(segment)
-        rows, columns, noise = _levels(segment, amplifier, config, amplifier.offset if with_offset else 0.0)
+        rows, columns, noise = overscan_levels(segment, amplifier, config, amplifier.offset if with_offset else 0.0)
         geometry = AmplifierGeometry(amplifier.data, amplifier.origin, amplifier.flip_x, amplifier.flip_y, amplifier.gain,
                                      amplifier.read_noise**2 + noise * amplifier.gain**2 + extra, amplifier.saturation)
         good += detrend_amplifier(segment, geometry, (rows, columns), planes, _options(dark_time, config),
@@ -181,8 +181,8 @@ def _detrend_into(image: MaskedImage, raw: RawDetector, planes: Planes, terms: t
     return good
 
 
-def _levels(segment: np.ndarray, amplifier: Amplifier, config: DetrendConfig,
-            offset: float) -> tuple[np.ndarray, np.ndarray | None, float]:
+def overscan_levels(segment: np.ndarray, amplifier: Amplifier, config: DetrendConfig,
+                    offset: float) -> tuple[np.ndarray, np.ndarray | None, float]:
     """Level of each row (ny,), of each column (nx,) or None, in ADU; and the variance of a row's level, ADU^2."""
     ny = amplifier.data[3]
     region, skip = amplifier.serial_overscan, config.overscan_skip
