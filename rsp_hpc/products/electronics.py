@@ -50,12 +50,13 @@ class PhotonTransfer:
     amplifiers : names, n of them
     gain, gain_err : (n,) electron/ADU
     read_noise, read_noise_err : (n,) electron
-    full_well : (n,) ADU above overscan, where the variance turns off; NaN if the ramp does not reach it
-    a, a_err : (n, L, L) 1/electron: relative change of pixel area per electron at lag [j, i] (rows, columns)
-    b : (n, L, L) 1/electron, second order; zero where not fitted
-    noise : (n, L, L) electron^2, covariance of the read-out at each lag
-    chi2_dof : (n,) of the variance curve
-    mean : (n, M) ADU, mean level of each pair
+    full_well, full_well_err : (n,) ADU above overscan, where the variance turns off; NaN if the ramp does not reach it
+    a, a_err : (n, L, L) 1/electron: relative change of pixel area per electron at lag [j, i] (rows, columns); a[0, 0] is negative.
+        NaN where the levels do not tell it
+    b, b_err : (n, L, L) 1/electron, second order: a becomes a * (1 + b * level); zero where not fitted
+    noise, noise_err : (n, L, L) electron^2, covariance of the read-out at each lag
+    chi2_dof : (n,) of the fit to all covariances
+    mean : (n, M) ADU, mean level of each pair; pairs of biases are at 0
     covariance : (n, M, L, L) ADU^2, [0, 0] is the variance; of one frame (half that of the difference)
     model : (n, M, L, L) ADU^2, the fit at the same levels
     used : (n, M) bool, pairs that went into the fit
@@ -67,10 +68,13 @@ class PhotonTransfer:
     read_noise: np.ndarray
     read_noise_err: np.ndarray
     full_well: np.ndarray
+    full_well_err: np.ndarray
     a: np.ndarray
     a_err: np.ndarray
     b: np.ndarray
+    b_err: np.ndarray
     noise: np.ndarray
+    noise_err: np.ndarray
     chi2_dof: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
@@ -165,7 +169,10 @@ class BrighterFatter:
         'electrostatic': Astier & Regnault 2023 (A&A 670, A118), charge crosses each border as its shift says, once
     kernel : (2L-1, 2L-1) 1/electron, scalar; None for electrostatic
     north, east : (2L-1, 2L-1) 1/electron, electrostatic: shift, as a fraction of the pixel, of the border between a pixel and the next
-        one up (north) or right (east), by one electron at the kernel's [L-1 + dy, L-1 + dx] from that pixel; None for scalar
+        one up (north) or right (east), by one electron at the kernel's [L-1 + dy, L-1 + dx] from that pixel; None for scalar.
+        Positive: the border moves up or right, the pixel grows. At the end of the exposure the border has moved by the sum over the
+        charges; on average over the exposure by half of that: half of the shift times the mean of the two pixels has crossed it.
+        The scalar kernel is the case east[dy, dx] = kernel[dy, dx] - kernel[dy, dx - 1], north likewise
     error : (2L-1, 2L-1) of `kernel` or of `north`
     """
 
