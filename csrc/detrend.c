@@ -235,3 +235,36 @@ RSP_API rsp_status rsp_detrend_prepare(const rsp_calibration *calibration, const
     *out_good = prepare(n_pixels, calibration, options, out_pedestal, out_inverse_flat, out_dark_noise);
     return RSP_OK;
 }
+
+RSP_SIMD static int64_t flatten(int64_t n, const rsp_calibration *c, const rsp_detrend_options *o, float *restrict image,
+                                float *restrict variance, uint32_t *restrict mask) {
+    int64_t n_good = 0;
+    const float minimum = (float)o->min_flat;
+    for (int64_t i = 0; i < n; i++) {
+        float flat = c->flat ? c->flat[i] : 1.0f, inverse;
+        int usable, bad = !c->prepared && c->defects && c->defects[i];
+        if (c->prepared) {
+            bad |= !(flat > 0.0f);
+            inverse = fabsf(flat);
+            usable = inverse < INFINITY;
+        } else {
+            usable = (flat > minimum) & (flat < INFINITY);
+            inverse = 1.0f / (usable ? flat : 1.0f);
+        }
+        inverse = usable ? inverse : 1.0f;
+        bad |= !usable;
+        image[i] *= inverse;
+        variance[i] = bad ? INFINITY : variance[i] * inverse * inverse;
+        mask[i] |= bad ? o->bad_bit : 0;
+        n_good += mask[i] == 0;
+    }
+    return n_good;
+}
+
+RSP_API rsp_status rsp_detrend_flatten(const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t n_pixels,
+        float *restrict image, float *restrict variance, uint32_t *restrict mask, int64_t *restrict out_good) {
+    RSP_CHECK(n_pixels > 0, RSP_BAD_SHAPE);
+    RSP_CHECK(options->min_flat >= 0.0, RSP_BAD_ARGUMENT);
+    *out_good = flatten(n_pixels, calibration, options, image, variance, mask);
+    return RSP_OK;
+}

@@ -71,6 +71,12 @@ rsp_status rsp_detrend_amplifier(const rsp_amplifier *amplifier, const rsp_calib
         const rsp_detrend_options *options, int64_t ny, int64_t nx, float *restrict out_image, float *restrict out_variance,
         uint32_t *restrict out_mask, int64_t *restrict out_good);
 
+/* The flat alone, in place, for images that were detrended without one: what moves charges has its turn before.
+ * image /= flat, variance /= flat^2 [n_pixels]; where the flat cannot be used or there is a defect: bad_bit, variance inf.
+ * out_good: number of pixels without any bit. */
+rsp_status rsp_detrend_flatten(const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t n_pixels,
+        float *restrict image, float *restrict variance, uint32_t *restrict mask, int64_t *restrict out_good);
+
 /* Combine the planes for many exposures of one dark time: fewer bytes per pixel. calibration->dark_step is the unit of
  * out_dark_noise (which may be NULL: then the caller adds the dark's mean noise to constant_variance).
  * out_good: pixels with a usable flat that are no defects. */

@@ -7,34 +7,25 @@ goes the same way with an empty calibration: its soft bias and gain are applied 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from ..config import Config, parameter
+from ..config import parameter
 from ..errors import BadData
-from ..kernels.combine import ClipOptions, clipped_mean
-from ..kernels.detrend import AmplifierGeometry, DetrendBits, Planes, detrend_amplifier, prepare
+from ..kernels.detrend import AmplifierGeometry, DetrendBits, Planes, detrend_amplifier, flatten_planes, prepare
 from ..products.calibration import Calibration
-from ..products.camera import Amplifier
 from ..products.exposure import RawDetector
 from ..products.image import MaskedImage
 from ..products.mask import bits
+from .overscan import OverscanConfig, overscan_levels
 
-__all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "overscan_levels", "prepare_calibration"]
+__all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "flatten", "overscan_levels", "prepare_calibration",
+           "to_electrons"]
 
 
-class DetrendConfig(Config):
+class DetrendConfig(OverscanConfig):
     """How a raw detector becomes an image in electrons."""
 
-    overscan: Literal["none", "row", "mean"] = parameter(
-        "row", "level of each row from its overscan (prescan where there is none), one level per amplifier, or none")
-    overscan_skip: int = parameter(2, "first overscan columns left out: charge that was left behind", unit="pixel", low=0)
-    overscan_samples: int = parameter(
-        64, "rows are averaged until a level rests on so many overscan pixels: its noise is in every pixel of the row", low=1)
-    parallel_overscan: Literal["none", "column"] = parameter(
-        "none", "whether the profile of the parallel overscan along the row is subtracted too")
-    clip: float = parameter(4.0, "overscan pixels farther than this from the median are left out", unit="sigma", above=1.0)
     min_flat: float = parameter(0.1, "pixels with a flat not above it are BAD", low=0.0, high=0.9)
     min_good: float = parameter(0.01, "a detector with a smaller fraction of good pixels is refused", low=0.0, high=1.0)
 
@@ -63,12 +54,46 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     The variance is that of the electrons (signal and dark, Poisson) and of the read-out, divided by flat^2; it is inf where
     the value means nothing. Planes set: SAT (raw level at or above the amplifier's saturation), BAD (defects, flat not above
     `min_flat` or not finite, no bias or dark), UNMASKEDNAN (raw value not finite). Planes that came with the frame are kept.
+    The flat is that of the light of a star: the flat's own times the illumination correction.
+
+    What must see charges before the flat (brighter-fatter) stands between the two halves of this, `to_electrons` and `flatten`.
 
     Raises
     ------
     BadData
         Segments or calibration of another size, or hardly a good pixel; says which and what to do.
     """
+    image, good = _sweep(raw, calibration, config, flat=True)
+    if raw.masked is not None:
+        image.mask |= raw.masked
+        good = _count_good(image)
+    if good < max(1, config.min_good * image.box.area):
+        raise BadData(_why_bad(raw, image, config))
+    return image
+
+
+def to_electrons(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
+    """The first half of `detrend`: charges after bias and dark, not yet divided by the flat, with variance and mask.
+
+    Who moves charges between pixels adds the change of each to its variance too, which stays that of the light collected.
+    """
+    return _sweep(raw, calibration, config, flat=False)[0]
+
+
+def flatten(image: MaskedImage, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> int:
+    """The second half of `detrend`, in place: divided by the flat, variance by its square; BAD where it cannot be used.
+
+    Returns
+    -------
+    number of pixels without any plane set
+    """
+    planes = calibration.planes if isinstance(calibration, PreparedCalibration) else _planes(calibration)
+    return flatten_planes(planes, _options(0.0, config), (image.image, image.variance, image.mask))
+
+
+def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
+           flat: bool) -> tuple[MaskedImage, int]:
+    """Raw to electrons, bias and dark subtracted, divided by the flat or not; and the number of pixels without any plane set."""
     _check(raw, calibration)
     image = MaskedImage.empty(raw.detector.box)
     prepared = isinstance(calibration, PreparedCalibration)
@@ -83,13 +108,8 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
         raise BadData(f"{_name(raw)}: its dark time is unknown and there is a dark; give header.dark_time in the camera")
     has_bias = calibration.has_bias if prepared else calibration.bias is not None
     extra = calibration.constant_noise if prepared else calibration.noise_variance(dark_time)
-    good = _detrend_into(image, raw, planes, (dark_time, extra, not has_bias), config)
-    if raw.masked is not None:
-        image.mask |= raw.masked
-        good = np.count_nonzero(image.mask & np.uint32(bits("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")) == 0)
-    if good < max(1, config.min_good * image.box.area):
-        raise BadData(_why_bad(raw, image, config))
-    return image
+    planes = planes if flat else planes._replace(flat=None, defects=None)
+    return image, _detrend_into(image, raw, planes, (dark_time, extra, not has_bias), config)
 
 
 def assemble(raw: RawDetector, config: DetrendConfig) -> MaskedImage:
@@ -134,7 +154,11 @@ def _planes(calibration: Calibration) -> Planes:
         return None if plane is None else np.ascontiguousarray(plane, dtype)
 
     return Planes(ready(calibration.bias, np.float32), ready(calibration.dark, np.float32),
-                  ready(calibration.flat, np.float32), ready(calibration.defects, np.bool_))
+                  ready(calibration.response, np.float32), ready(calibration.defects, np.bool_))
+
+
+def _count_good(image: MaskedImage) -> int:
+    return int(np.count_nonzero(image.mask & np.uint32(bits("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")) == 0))
 
 
 def _options(dark_time: float, config: DetrendConfig) -> DetrendBits:
@@ -179,101 +203,6 @@ def _detrend_into(image: MaskedImage, raw: RawDetector, planes: Planes, terms: t
         good += detrend_amplifier(segment, geometry, (rows, columns), planes, _options(dark_time, config),
                                   (image.image, image.variance, image.mask))
     return good
-
-
-def overscan_levels(segment: np.ndarray, amplifier: Amplifier, config: DetrendConfig,
-                    offset: float) -> tuple[np.ndarray, np.ndarray | None, float]:
-    """Level of each row (ny,), of each column (nx,) or None, in ADU; and the variance of a row's level, ADU^2."""
-    ny = amplifier.data[3]
-    region, skip = amplifier.serial_overscan, config.overscan_skip
-    if region is None:
-        region, skip = amplifier.prescan, 0
-    if config.overscan == "none" or region is None:
-        return np.full(ny, offset, np.float32), None, 0.0
-    x0, y0, width, height = region
-    skip = min(skip, width - 1)
-    strip = segment[y0:y0 + height, x0 + skip:x0 + width]
-    level, variance = _row_levels(strip, amplifier, config)
-    rows = np.interp(np.arange(ny) + amplifier.data[1], np.arange(height) + y0, level).astype(np.float32)
-    columns = None
-    if config.parallel_overscan == "column" and amplifier.parallel_overscan is not None:
-        columns = _column_profile(segment, amplifier, config)
-    return rows, columns, variance
-
-
-def _row_levels(strip: np.ndarray, amplifier: Amplifier, config: DetrendConfig) -> tuple[np.ndarray, float]:
-    """Level of each row of an overscan strip (rows, columns), ADU, and its variance.
-
-    Clipped mean of each row; rows that stand out (a star bled into them) take the median of their neighbours.
-
-    Raises
-    ------
-    BadData
-        No overscan pixel is finite and below saturation.
-    """
-    level, noise = _clipped(strip, amplifier, config)
-    if not np.isfinite(level).any():
-        raise BadData(f"amplifier {amplifier.name}: no overscan pixel is below saturation; the frame cannot be used, leave it out")
-    around = _block_median(level, 50)
-    with np.errstate(invalid="ignore"):
-        wild = ~(np.abs(level - around) <= 8.0 * np.sqrt(noise) + 5.0 * _robust_sigma(level - around))
-    level = np.where(wild, around, level)
-    if config.overscan == "mean":
-        middle = np.median(level)
-        near = np.abs(level - middle) <= 3.0 * _robust_sigma(level - middle) + 1e-6
-        return np.full(len(level), level[near].mean()), float(noise / near.sum())
-    window = min(len(level), -(-config.overscan_samples // strip.shape[1]))
-    return _running_mean(level, window | 1), float(noise / (window | 1))
-
-
-def _clipped(strip: np.ndarray, amplifier: Amplifier, config: DetrendConfig) -> tuple[np.ndarray, float]:
-    """Clipped mean along the rows of (rows, columns), NaN where nothing is left; and the mean variance of one, ADU^2."""
-    columns = np.array(strip.T, dtype=np.float32, order="C")
-    columns[columns >= amplifier.saturation] = np.nan
-    read_noise = amplifier.read_noise / amplifier.gain
-    noise = np.full((len(columns), 2), (read_noise**2 + 1.0 / 12.0, 0.0)) if read_noise > 0 else None
-    combined = clipped_mean(columns, ClipOptions(kappa_low=config.clip, kappa_high=config.clip), noise=noise)
-    usable = np.isfinite(combined.variance)
-    return combined.mean.astype(np.float64), float(combined.variance[usable].mean()) if usable.any() else 0.0
-
-
-def _column_profile(segment: np.ndarray, amplifier: Amplifier, config: DetrendConfig) -> np.ndarray:
-    """Shape of the parallel overscan along the row, (nx,) float32 ADU, with median zero; smoothed over 15 columns."""
-    x0, y0, width, height = amplifier.parallel_overscan
-    level, _ = _clipped(segment[y0:y0 + height, x0:x0 + width].T, amplifier, config)
-    smooth = _block_median(level, 15)
-    smooth = np.interp(np.arange(amplifier.data[2]) + amplifier.data[0], np.arange(width) + x0, smooth)
-    return (smooth - np.median(smooth)).astype(np.float32)
-
-
-def _block_median(values: np.ndarray, size: int) -> np.ndarray:
-    """Medians of blocks of so many values, NaN left out, joined by straight lines: a smooth and outlier-safe version."""
-    n_blocks = max(1, len(values) // size)
-    size = -(-len(values) // n_blocks)
-    blocks = np.full((n_blocks, size), np.nan)
-    blocks.ravel()[:len(values)] = values
-    blocks.sort(axis=1)  # NaN comes last
-    count = np.isfinite(blocks).sum(axis=1)
-    at = np.arange(n_blocks)
-    medians = 0.5 * (blocks[at, np.maximum(count - 1, 0) // 2] + blocks[at, np.minimum(count // 2, size - 1)])
-    known = count > 0
-    middle = np.minimum(at * size + 0.5 * (size - 1), len(values) - 1)
-    return np.interp(np.arange(len(values)), middle[known], medians[known])
-
-
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of an odd window around each value, shorter at the ends."""
-    if window <= 1:
-        return values
-    total = np.concatenate([[0.0], np.cumsum(values - values[0])])
-    at = np.arange(len(values))
-    low, high = np.maximum(at - window // 2, 0), np.minimum(at + window // 2 + 1, len(values))
-    return values[0] + (total[high] - total[low]) / (high - low)
-
-
-def _robust_sigma(values: np.ndarray) -> float:
-    """Standard deviation from the median absolute deviation."""
-    return float(1.4826 * np.nanmedian(np.abs(values - np.nanmedian(values))))
 
 
 def _why_bad(raw: RawDetector, image: MaskedImage, config: DetrendConfig) -> str:

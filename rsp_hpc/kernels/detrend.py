@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import KernelError
 from . import call, ffi, lib, pointer
 
-__all__ = ["AmplifierGeometry", "DetrendBits", "Planes", "detrend_amplifier", "prepare"]
+__all__ = ["AmplifierGeometry", "DetrendBits", "Planes", "detrend_amplifier", "flatten_planes", "prepare"]
 
 RAW_TYPES = {"uint16": ("u2", lib.RSP_RAW_UINT16), "int32": ("i4", lib.RSP_RAW_INT32), "float32": ("f4", lib.RSP_RAW_FLOAT)}
 
@@ -88,6 +88,18 @@ def detrend_amplifier(segment: np.ndarray, geometry: AmplifierGeometry, levels: 
         row_level=pointer(levels[0], "f4", (ny,)), column_level=pointer(levels[1], "f4", (nx,))))
     call(lib.rsp_detrend_amplifier, amplifier, _calibration(planes, shape), ffi.new("rsp_detrend_options *", options._asdict()),
          shape[0], shape[1], pointer(image, "f4", shape), pointer(variance, "f4", shape), pointer(mask, "u4", shape), good)
+    return int(good[0])
+
+
+def flatten_planes(planes: Planes, options: DetrendBits, out: tuple[np.ndarray, np.ndarray, np.ndarray]) -> int:
+    """Divide image and variance (float32) by the flat and its square, in place; mask (uint32) gets the bad bit.
+
+    Returns the number of pixels without any mask bit.
+    """
+    image, variance, mask = out
+    shape, good = image.shape, ffi.new("int64_t *")
+    call(lib.rsp_detrend_flatten, _calibration(planes, shape), ffi.new("rsp_detrend_options *", options._asdict()), image.size,
+         pointer(image, "f4", shape), pointer(variance, "f4", shape), pointer(mask, "u4", shape), good)
     return int(good[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -74,6 +75,13 @@ class Calibration:
     illumination: np.ndarray | None = None
     sky: np.ndarray | None = None
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    @cached_property
+    def response(self) -> np.ndarray | None:
+        """(ny, nx) float32: what detrending divides by, flat times illumination correction; None without either."""
+        if self.flat is None or self.illumination is None:
+            return self.illumination if self.flat is None else self.flat
+        return np.multiply(self.flat, self.illumination, dtype=np.float32)
 
     def noise_variance(self, dark_time: float) -> float:
         """Variance (electron^2) that the noise of bias and dark adds to a frame of this dark time.

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rsp_hpc.algorithms.detrend import DetrendConfig, assemble, detrend, prepare_calibration
+from rsp_hpc.algorithms.detrend import DetrendConfig, assemble, detrend, flatten, prepare_calibration, to_electrons
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.camera import Amplifier, Detector
@@ -83,6 +83,22 @@ def test_prepared_calibration_gives_the_same(calibration):
     np.testing.assert_allclose(detrend(raw, ready, config).variance, detrend(raw, cool, config).variance, rtol=1e-4)
     with pytest.raises(BadData, match="prepared for 5"):
         detrend(raw, prepare_calibration(calibration, 5.0, raw, config), config)
+
+
+@pytest.mark.parametrize("prepared", (False, True))
+def test_the_two_halves_give_the_same(calibration, prepared):
+    calibration.flat[3, 3], calibration.defects[4, 4], calibration.bias[5, 5] = 0.0, True, np.nan
+    calibration = replace(calibration, illumination=np.linspace(0.9, 1.1, calibration.flat.size, dtype=np.float32)
+                          .reshape(calibration.flat.shape))
+    raw, config = a_raw(300.0 * calibration.response.astype(float)), DetrendConfig()
+    used = prepare_calibration(calibration, 31.0, raw, config) if prepared else calibration
+    one, two = detrend(raw, used, config), to_electrons(raw, used, config)
+    unflat = two.image.copy()
+    assert flatten(two, used, config) == np.count_nonzero(one.mask == 0) == one.image.size - 3
+    np.testing.assert_allclose(two.image, one.image, rtol=3e-6, atol=1e-4)
+    np.testing.assert_allclose(two.variance, one.variance, rtol=3e-6)
+    np.testing.assert_array_equal(two.mask, one.mask)
+    assert unflat[100, 100] == pytest.approx(one.image[100, 100] * calibration.flat[100, 100] * calibration.illumination[100, 100])
 
 
 def test_flips_put_every_pixel_in_its_place():
