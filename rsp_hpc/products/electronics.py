@@ -131,10 +131,12 @@ class ChargeTransfer:
     """Serial deferred charge of each amplifier (Snyder & Roodman 2021, JATIS 7, 048002): what trails a pixel in read-out order.
 
     The charge of a pixel in column i (0 is read first) of a row with charges q:
-      global loss:     each transfer leaves behind `inefficiency` of the charge; i + prescan + 1 transfers;
-      local offset:    the amplifier remembers: o_i = max(o_{i-1} * exp(-1 / offset_decay), offset_scale * q_i) is added to what is read;
-      trap:            one trap at the amplifier's end of the register takes up to `trap_size` electrons, linearly with the charge up to
-                       `trap_level`, and gives exp(-1 / trap_decay) back per transfer.
+      global loss:     each transfer leaves behind `inefficiency` of the charge for the next packet; i + prescan + 1 transfers;
+      trap:            one trap at the amplifier's end of the register. When a packet passes, the trap first gives it the share
+                       1 - exp(-1 / trap_decay) of what it holds; then it takes from the packet, now of charge q, until it holds
+                       trap_size * min(q / trap_level, 1), if that is more than it has;
+      local offset:    the amplifier remembers: o_i = max(o_{i-1} * exp(-1 / offset_decay), offset_scale * q_i) is added to what is read.
+    In this order; the charge that the offset remembers is what is left after the trap. Prescan and overscan are packets of no charge.
 
     Attributes
     ----------

@@ -11,7 +11,8 @@ from .wcs import Wcs
 
 __all__ = ["Exposure", "RawDetector", "KINDS"]
 
-KINDS = ("science", "bias", "dark", "flat")
+KINDS = ("science", "bias", "dark", "flat", "spots")
+"""What a frame is for; spots: bright spots on some amplifiers, for the crosstalk that they leave in the others."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Exposure:
     ----------
     visit : int, as the instrument numbers it
     kind : one of KINDS
-    band : str, '' for bias and dark
+    band : str, '' for bias and dark (and spots)
     mjd : float, TAI, middle of the exposure
     exposure_time, dark_time : float, seconds
     ra, dec : float, boresight, ICRS degrees (NaN if unknown)

@@ -1,7 +1,8 @@
 """A detector: from expected electrons to the raw ADU of each amplifier, with all that detrending has to undo.
 
 Order, as in a real CCD: light (through vignetting and pixel response), dark current, Poisson noise, cosmic rays, full well
-with bleeding, then per amplifier crosstalk, bias with structure and drift, read noise, gain, 16-bit converter.
+with bleeding, then per amplifier its electronics (charge transfer, non-linearity, crosstalk), bias with structure and drift,
+read noise, gain, 16-bit converter.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from ..config import Config, parameter
 from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.focalplane import pixel_to_focal_plane
+from .electronics import Electronics, ElectronicsConfig, add_crosstalk, bend, electronics_of, trail
+from .seeds import generator
 
-__all__ = ["DetectorConfig", "Sensor", "cosmic_rays", "expose", "generator", "read_out", "sensor_of",
+__all__ = ["DetectorConfig", "Sensor", "cosmic_rays", "expose", "fill_wells", "read_out", "sensor_of",
            "vignetting"]
 
 
@@ -34,6 +37,7 @@ class DetectorConfig(Config):
     full_well: float = parameter(100000.0, "charge a pixel holds; the rest bleeds along the column", unit="electron", above=0.0)
     crosstalk: float = parameter(1e-5, "rms of the coupling between two amplifiers of a detector", low=0.0, high=0.01)
     cosmic_rays: float = parameter(0.3, "cosmic rays per detector and second", unit="1/s", low=0.0)
+    electronics: ElectronicsConfig = parameter(ElectronicsConfig(), "the amplifiers")
 
 
 class Sensor(NamedTuple):
@@ -42,19 +46,13 @@ class Sensor(NamedTuple):
     response : (ny, nx) float32, vignetting and pixel response, mean about one over the camera, 0 in dead pixels
     dark : (ny, nx) float32, electron/s
     bias : per amplifier (ny, nx) float32 of its section, ADU
-    crosstalk : (n, n) float64: amplifier i gets crosstalk[i, j] of the electrons of j
+    electronics : of the amplifiers
     """
 
     response: np.ndarray
     dark: np.ndarray
     bias: tuple[np.ndarray, ...]
-    crosstalk: np.ndarray
-
-
-def generator(seed: int, *what: int | str) -> np.random.Generator:
-    """The random numbers of one purpose: depend on the survey's seed and on `what`, never on who draws them or when."""
-    words = [int.from_bytes(item.encode(), "little") if isinstance(item, str) else int(item) for item in what]
-    return np.random.Generator(np.random.PCG64DXSM(np.random.SeedSequence([seed, *words])))
+    electronics: Electronics
 
 
 def vignetting(config: DetectorConfig, camera: Camera, detector: Detector, x, y) -> np.ndarray:
@@ -96,7 +94,7 @@ def sensor_of(config: DetectorConfig, camera: Camera, detector: Detector, seed: 
     if band:
         colour = generator(seed, "colour", detector.id, band)
         response *= 1.0 + np.float32(0.1 * config.pixel_response) * colour.standard_normal((ny, nx), np.float32)
-    return Sensor(response, dark, bias, crosstalk)
+    return Sensor(response, dark, bias, electronics_of(config.electronics, detector, seed, config.full_well, crosstalk))
 
 
 def _bias_structure(amplifier: Amplifier, config: DetectorConfig, rng: np.random.Generator) -> np.ndarray:
@@ -138,42 +136,53 @@ def expose(sensor: Sensor, light: np.ndarray, dark_seconds: float, rng: np.rando
 
 def fill_wells(charge: np.ndarray, full_well: float) -> None:
     """Clip at the full well, in place; the excess goes half up, half down the column until it finds room."""
-    for column in np.nonzero((charge > full_well).any(axis=0))[0]:
-        line = charge[:, column].astype(float)
-        excess = 0.5 * np.maximum(line - full_well, 0.0)
-        line = np.minimum(line, full_well)
-        for order in (range(len(line)), range(len(line) - 1, -1, -1)):
-            carried = 0.0
-            for row in order:
-                carried += excess[row]
-                if carried > 0.0:
-                    room = min(carried, full_well - line[row])
-                    line[row] += room
-                    carried -= room
-        charge[:, column] = line
+    columns = np.nonzero((charge > full_well).any(axis=0))[0]
+    if not len(columns):
+        return
+    lines = charge[:, columns].astype(float)
+    excess = 0.5 * np.maximum(lines - full_well, 0.0)
+    lines = np.minimum(lines, full_well)
+    for order in (range(len(lines)), range(len(lines) - 1, -1, -1)):
+        carried = np.zeros(len(columns))
+        for row in order:
+            carried += excess[row]
+            room = np.minimum(carried, full_well - lines[row])
+            lines[row] += room
+            carried -= room
+    charge[:, columns] = lines
 
 
-def read_out(config: DetectorConfig, detector: Detector, sensor: Sensor, charge: np.ndarray,
-             rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Raw segments, one (ny, nx) uint16 per amplifier, in ADU, in the orientation of the file."""
+def read_out(config: DetectorConfig, detector: Detector, sensor: Sensor, charge: np.ndarray, rng: np.random.Generator,
+             offsets: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """Raw segments, one (ny, nx) uint16 per amplifier, in ADU, in the orientation of the file.
+
+    `offsets` is what stands in the data pixels of each amplifier besides light and overscan level, (n,) electron.
+    """
     fill_wells(charge, config.full_well)
-    whole = Box.of_shape(charge.shape)
-    parts = []
-    for amplifier in detector.amplifiers:
-        part = charge[amplifier.assembled_box.slices(whole)]
-        part = part[:, ::-1] if amplifier.flip_x else part
-        parts.append(part[::-1] if amplifier.flip_y else part)
+    signals = [_signal(amplifier, number, sensor.electronics, charge) for number, amplifier in enumerate(detector.amplifiers)]
     segments = []
     for number, amplifier in enumerate(detector.amplifiers):
-        x0, y0, nx, ny = amplifier.data
         height, width = amplifier.section[3], amplifier.section[2]
         section = amplifier.read_noise * rng.standard_normal((height, width), np.float32)
-        section[y0:y0 + ny, x0:x0 + nx] += parts[number]
-        for other, part in enumerate(parts):
-            if sensor.crosstalk[number, other] and part.shape == (ny, nx):
-                section[y0:y0 + ny, x0:x0 + nx] += np.float32(sensor.crosstalk[number, other]) * part
+        section += signals[number]
+        add_crosstalk(section, signals, sensor.electronics.crosstalk, number)
+        if offsets is not None:
+            x0, y0, nx, ny = amplifier.data
+            section[y0:y0 + ny, x0:x0 + nx] += np.float32(offsets[number])
         phase, rows = rng.uniform(0.0, 2.0 * np.pi), np.arange(height, dtype=np.float32)
         drift = config.bias_drift * np.sin(phase + 2.0 * np.pi * rows / height)
-        adu = section / np.float32(amplifier.gain) + sensor.bias[number] + drift[:, None].astype(np.float32)
+        adu = section / np.float32(sensor.electronics.gain[number]) + sensor.bias[number] + drift[:, None].astype(np.float32)
         segments.append(np.clip(np.rint(adu), 0, 65535).astype(np.uint16))
     return tuple(segments)
+
+
+def _signal(amplifier: Amplifier, number: int, electronics: Electronics, charge: np.ndarray) -> np.ndarray:
+    """(ny, nx) float32 electron: the section of an amplifier as its output reports it, before neighbours and noise come in."""
+    part = charge[amplifier.assembled_box.slices(Box.of_shape(charge.shape))]
+    part = part[:, ::-1] if amplifier.flip_x else part
+    x0, y0, nx, ny = amplifier.data
+    signal = np.zeros((amplifier.section[3], amplifier.section[2]), np.float32)
+    signal[y0:y0 + ny, x0:x0 + nx] = part[::-1] if amplifier.flip_y else part
+    if electronics.charge_transfer is not None:
+        signal = trail(signal, amplifier, electronics.charge_transfer, number)
+    return signal if electronics.linearity is None else bend(signal, electronics.linearity, number)

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ..config import Config, parameter
 from ..products.camera import Camera, Detector
 from ..products.catalogue import Catalogue, Column
 from ..products.focalplane import pixel_to_focal_plane, rough_wcs
 from ..products.wcs import Wcs
-from .detector import generator
+from .seeds import generator
 
-__all__ = ["ObservingConfig", "SimulatedExposure", "detector_wcs", "exposure_table", "plan", "psf_parameters"]
+__all__ = ["ObservingConfig", "RampConfig", "SimulatedExposure", "detector_wcs", "exposure_table", "plan", "psf_parameters"]
+
+
+class RampConfig(Config):
+    """Pairs of flats of rising exposure time before a steady lamp: photon transfer and linearity; the time is the standard."""
+
+    levels: int = parameter(0, "pairs; 0: none", low=0, high=500)
+    first: float = parameter(50.0, "level of the faintest pair", unit="electron", above=0.0)
+    last: float = parameter(120000.0, "level of the brightest pair", unit="electron", above=0.0)
+    spacing: Literal["log", "linear"] = parameter("log", "spacing of the levels")
+    rate: float = parameter(3500.0, "light of the lamp", unit="electron/s", above=0.0)
+    band: str = parameter("", "band they are taken in; '': the first")
+
+    def level(self, pair: int) -> float:
+        """Of a pair, electron."""
+        share = pair / max(self.levels - 1, 1)
+        return self.first * (self.last / self.first) ** share if self.spacing == "log" else self.first + share * (self.last - self.first)
 
 
 class ObservingConfig(Config):
@@ -38,8 +56,13 @@ class ObservingConfig(Config):
     bias_frames: int = parameter(5, "bias frames", low=0)
     dark_frames: int = parameter(5, "dark frames", low=0)
     dark_time: float = parameter(120.0, "exposure time of dark frames", unit="s", above=0.0)
+    dark_times: tuple[Annotated[float, Field(gt=0.0)], ...] = parameter(
+        (), "exposure times that dark frames take in turns; (): all `dark_time`", unit="s")
     flat_frames: int = parameter(5, "flat frames per band", low=0)
     flat_level: float = parameter(35000.0, "mean charge in flat frames", unit="electron", above=0.0)
+    ramps: RampConfig = parameter(RampConfig(), "pairs of flats of rising exposure time")
+    spot_frames: int = parameter(0, "frames with bright spots on one amplifier, which take turns: they show the crosstalk", low=0)
+    spot_level: float = parameter(80000.0, "charge of the brightest spots", unit="electron", above=0.0)
 
 
 BANDS = {"u": (-1.2, 0.45, 1.1, 1.8), "g": (0.25, 0.2, 1.05, 1.0), "r": (0.0, 0.1, 1.0, 0.0), "i": (-0.2, 0.07, 0.96, -0.7),
@@ -53,7 +76,7 @@ class SimulatedExposure:
 
     Attributes
     ----------
-    visit : int; kind : science, bias, dark or flat; band : '' for bias and dark
+    visit : int; kind : science, bias, dark, flat or spots; band : '' for bias, dark and spots
     mjd : float, TAI, start; exposure_time : float, s
     ra, dec, rotation : commanded boresight, degrees
     true_ra, true_dec, true_rotation : where the telescope really pointed, degrees
@@ -62,6 +85,8 @@ class SimulatedExposure:
     fwhm : PSF on the axis, arcsec
     sky : electron per pixel on the axis
     sky_slope : relative change of the sky per mm along focal-plane x and y
+    light : mean electrons of a flat; charge of the brightest spots
+    number : counts the exposures of a kind from 0
     psf_shear : (2, 3): g1 and g2 (along the focal plane's axes) as c0 + c1 x + c2 y, positions in units of the corner radius
     """
 
@@ -80,21 +105,33 @@ class SimulatedExposure:
     zero_point: float = float("nan")
     fwhm: float = float("nan")
     sky: float = 0.0
+    light: float = 0.0
+    number: int = 0
     sky_slope: tuple[float, float] = (0.0, 0.0)
     psf_shear: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 
 def plan(config: ObservingConfig, camera: Camera, bands: tuple[str, ...], center: tuple[float, float],
          seed: int) -> list[SimulatedExposure]:
-    """All exposures: biases 101..., darks 201..., flats 301..., science 1001... (bands take turns)."""
-    night = config.start - 0.3
-    exposures = [SimulatedExposure(101 + k, "bias", "", night + 1e-3 * k, 0.0) for k in range(config.bias_frames)]
-    exposures += [SimulatedExposure(201 + k, "dark", "", night + 0.02 + 2e-3 * k, config.dark_time)
+    """All exposures: biases 101..., darks 201..., flats 301..., science 1001... (bands take turns), ramps 10001..., spots 20001..."""
+    night, times = config.start - 0.3, config.dark_times or (config.dark_time,)
+    exposures = [SimulatedExposure(101 + k, "bias", "", night + 1e-3 * k, 0.0, number=k) for k in range(config.bias_frames)]
+    exposures += [SimulatedExposure(201 + k, "dark", "", night + 0.02 + 2e-3 * k, times[k % len(times)], number=k)
                   for k in range(config.dark_frames)]
-    exposures += [SimulatedExposure(301 + k, "flat", bands[k // config.flat_frames], night + 0.05 + 1e-3 * k, 10.0)
-                  for k in range(config.flat_frames * len(bands))]
+    exposures += [SimulatedExposure(301 + k, "flat", bands[k // config.flat_frames], night + 0.05 + 1e-3 * k, 10.0,
+                                    light=config.flat_level, number=k) for k in range(config.flat_frames * len(bands))]
+    exposures += [_ramp(config.ramps, bands, night + 0.1, k) for k in range(2 * config.ramps.levels)]
+    exposures += [SimulatedExposure(20001 + k, "spots", "", night + 0.25 + 1e-3 * k, 10.0, light=config.spot_level, number=k)
+                  for k in range(config.spot_frames)]
     return exposures + [_science(config, camera, bands[k % len(bands)], center, (seed, k))
                         for k in range(config.visits_per_band * len(bands))]
+
+
+def _ramp(config: RampConfig, bands: tuple[str, ...], start: float, number: int) -> SimulatedExposure:
+    """One flat of a ramp; two in a row make a pair."""
+    level = config.level(number // 2)
+    return SimulatedExposure(10001 + number, "flat", config.band or bands[0], start + 5e-4 * number, level / config.rate,
+                             light=level, number=number)
 
 
 def _science(config: ObservingConfig, camera: Camera, band: str, center: tuple[float, float],

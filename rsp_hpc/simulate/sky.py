@@ -8,7 +8,7 @@ from ..config import Config, parameter
 from ..products.catalogue import Catalogue, Column
 from ..products.geometry import deproject
 from ..products.photocal import nanojansky_of
-from .detector import generator
+from .seeds import generator
 
 __all__ = ["SkyConfig", "reference_of", "sky_of"]
 

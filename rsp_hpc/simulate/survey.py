@@ -18,9 +18,12 @@ from ..products.focalplane import pixel_to_focal_plane
 from ..products.photocal import nanojansky_of
 from ..products.wcs import Wcs
 from . import observing, sky as skies
-from .detector import DetectorConfig, cosmic_rays, expose, generator, read_out, sensor_of, vignetting
+from .calibframes import spots
+from .detector import DetectorConfig, cosmic_rays, expose, read_out, sensor_of, vignetting
+from .electronics import amplifier_offsets
 from .observing import ObservingConfig, SimulatedExposure, detector_wcs, psf_parameters
 from .render import Mixture, convolve, galaxy_mixture, psf_mixture, render, render_galsim, shear_matrix
+from .seeds import generator
 from .sky import SkyConfig
 from .truth import point_source_snr
 
@@ -59,6 +62,8 @@ def plan(config: SurveySimulation, camera: Camera) -> list[SimulatedExposure]:
         if band not in camera.bands or band not in observing.BANDS:
             raise ConfigError(f"simulate.bands: {band} is not a band of camera {camera.name} that the simulator knows; known are "
                               f"{', '.join(name for name in camera.bands if name in observing.BANDS)}")
+    if config.observing.ramps.band and config.observing.ramps.band not in camera.bands:
+        raise ConfigError(f"simulate.observing.ramps.band: {config.observing.ramps.band} is not a band of camera {camera.name}")
     return observing.plan(config.observing, camera, config.bands, (config.sky.ra, config.sky.dec), config.seed)
 
 
@@ -122,7 +127,9 @@ def light_of(config: SurveySimulation, camera: Camera, exposure: SimulatedExposu
              objects: Objects | None) -> np.ndarray:
     """(ny, nx) float32: expected electrons of an ideal detector."""
     if exposure.kind == "flat":
-        return np.full(detector.box.shape, config.observing.flat_level, np.float32)
+        return np.full(detector.box.shape, exposure.light, np.float32)
+    if exposure.kind == "spots":
+        return spots(exposure, detector)
     if objects is None:
         return np.zeros(detector.box.shape, np.float32)
     light = _sky_image(camera, exposure, detector)
@@ -142,15 +149,15 @@ def simulate_detector(config: SurveySimulation, camera: Camera, sky: Catalogue, 
     light = light_of(config, camera, exposure, detector, objects)
     charge = expose(sensor, light, exposure.exposure_time, generator(config.seed, "photons", exposure.visit, detector.id))
     charge += cosmic_rays_of(config, exposure, detector)
-    segments = read_out(config.detector, detector, sensor, charge,
-                        generator(config.seed, "read", exposure.visit, detector.id))
+    segments = read_out(config.detector, detector, sensor, charge, generator(config.seed, "read", exposure.visit, detector.id),
+                        amplifier_offsets(config.detector.electronics, detector, config.seed, exposure.visit))
     return Simulated(segments, header_cards(camera, exposure, detector),
                      exposure_truth(config, camera, sky, exposure, detector, objects))
 
 
 def cosmic_rays_of(config: SurveySimulation, exposure: SimulatedExposure, detector: Detector) -> np.ndarray:
     """(ny, nx) float32: the electrons of the cosmic rays of this very detector and exposure; the true mask is `> 0`."""
-    seconds = 0.0 if exposure.kind in ("bias", "flat") else exposure.exposure_time
+    seconds = 0.0 if exposure.kind in ("bias", "flat", "spots") else exposure.exposure_time
     return cosmic_rays(config.detector, detector.box.shape, seconds, generator(config.seed, "cosmics", exposure.visit, detector.id))
 
 

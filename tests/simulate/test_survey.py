@@ -15,9 +15,10 @@ from rsp_hpc.products.geometry import angular_separation
 from rsp_hpc.products.header import exposure_of
 from rsp_hpc.products.photocal import nanojansky_of
 from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
-from rsp_hpc.simulate.detector import DetectorConfig, cosmic_rays, fill_wells, generator, read_out, sensor_of
+from rsp_hpc.simulate.detector import DetectorConfig, cosmic_rays, fill_wells, read_out, sensor_of
 from rsp_hpc.simulate.observing import ObservingConfig, detector_wcs, exposure_table, psf_parameters
 from rsp_hpc.simulate.render import KOLMOGOROV
+from rsp_hpc.simulate.seeds import generator
 from rsp_hpc.simulate.sky import SkyConfig
 from rsp_hpc.simulate.survey import (SurveySimulation, cosmic_rays_of, objects_on, plan, reference_of, simulate_detector, sky_of)
 
