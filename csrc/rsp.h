@@ -353,4 +353,26 @@ rsp_status rsp_coadd(const rsp_coadd_input *input, int64_t n, int64_t ny, int64_
                      float *out_image, float *out_variance, uint32_t *out_mask, uint16_t *out_count,
                      int64_t *out_clipped);
 
+/* ---- covariance -------------------------------------------------------------------------------------------- */
+
+/* A rectangle of two flats of nearly the same light, and how their difference is made:
+ *   d = first - ratio * second; ratio = c[0] + c[1] u + c[2] v + c[3] u^2 + c[4] u v + c[5] v^2, u and v from -1 at the first
+ *   to 1 at the last column and row. Left out are pixels with one of skip_bits in either mask, or |d| not within limit. */
+typedef struct {
+    int64_t nx, ny, stride;  /* size; pixels from one row to the next, of all four planes */
+    const float *first, *second; /* unit U */
+    const uint32_t *first_mask, *second_mask;
+    double ratio[6];
+    float limit;             /* U, > 0 */
+    uint32_t skip_bits;
+} rsp_flat_pair;
+
+/* Products of neighbouring pixels of the difference, summed over the rectangle, for n_lags <= 32:
+ *   out_product [n_lags][2 n_lags - 1] U^2: at [j][n_lags - 1 + i] the sum of d(x, y) d(x + i, y + j) over the
+ *   out_count   [n_lags][2 n_lags - 1] pairs of used pixels (row j = 0 holds each pair twice, at i and -i)
+ *   out_sums    [4] sums over the used pixels of first, second, d, ratio; their number is out_count[n_lags - 1]
+ * Products of a row are summed in single precision. nx < 2^24. RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_covariance(const rsp_flat_pair *pair, int64_t n_lags, double *restrict out_product,
+        int64_t *restrict out_count, double *restrict out_sums);
+
 #endif

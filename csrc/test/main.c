@@ -14,7 +14,8 @@ int checks_done, checks_failed;
     DO(cosmic) \
     DO(interpolate) \
     DO(warp) \
-    DO(coadd)
+    DO(coadd) \
+    DO(covariance)
 
 #define DECLARE(word) void test_##word(void);
 FOR_EACH_TEST(DECLARE)
