@@ -4,7 +4,7 @@
  * lie in SIMD lanes: a tile of TILE pixels of all inputs is copied into scratch that fits L1, a Batcher network sorts all
  * its pixels at once (pruned to what the median needs where no input is missing), and the sums run over deviations from
  * the median, so that single precision loses nothing. Each pixel depends on its own inputs alone. */
-#include "internal.h"
+#include "combiner.h"
 #include "lanes.h"
 #include "network.h"
 
@@ -470,21 +470,63 @@ static rsp_status work_open(work *w, int64_t n, const double *weight, int estima
     return RSP_OK;
 }
 
+struct rsp_combiner {
+    work w;
+    inputs in;
+};
+
+static rsp_status check(int64_t n, const rsp_combine_options *options) {
+    RSP_CHECK(n > 0 && n <= 65535, RSP_BAD_SHAPE);
+    RSP_CHECK(options->kappa_low > 0.0 && options->kappa_high > 0.0 && options->relative >= 0.0, RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->majority_fraction >= 0.0 && options->iterations >= 0, RSP_BAD_ARGUMENT);
+    return RSP_OK;
+}
+
+static rsp_status combiner_open(rsp_combiner *c, int64_t n, const inputs *in) {
+    rsp_status status = check(n, in->options);
+    if (status != RSP_OK) return status;
+    c->in = *in;
+    return work_open(&c->w, n, in->weight, in->kind == ESTIMATED);
+}
+
+rsp_status rsp_combiner_open(int64_t n, const double *weight, const double *noise, const rsp_combine_options *options,
+                             rsp_combiner **out_combiner) {
+    inputs in = {.weight = weight, .noise = noise, .options = options, .kind = noise ? MODEL : ESTIMATED};
+    rsp_combiner *c = calloc(1, sizeof *c);
+    *out_combiner = NULL;
+    if (!c) return rsp_fail(RSP_NO_MEMORY, "clipped mean of %lld inputs", (long long)n);
+    rsp_status status = combiner_open(c, n, &in);
+    if (status == RSP_OK) *out_combiner = c;
+    else free(c);
+    return status;
+}
+
+void rsp_combiner_close(rsp_combiner *c) {
+    if (c) free(c->w.block);
+    free(c);
+}
+
+void rsp_combiner_run(rsp_combiner *c, const float *const *image, int64_t n_pixels, float *restrict out_mean,
+                      float *restrict out_variance, int64_t *restrict out_clipped) {
+    c->in.image = image;
+    memset(out_clipped, 0, (size_t)c->w.n * sizeof *out_clipped);
+    for (int64_t first = 0; first < n_pixels; first += TILE)
+        combine_tile(&c->in, &c->w, first, (int)rsp_min(TILE, n_pixels - first), out_mean, out_variance, NULL, NULL, out_clipped);
+}
+
 RSP_API rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *const *image,
         const float *const *variance, const uint32_t *const *mask, const double *weight, const double *noise,
         const rsp_combine_options *options, float *restrict out_mean, float *restrict out_variance,
         uint16_t *restrict out_count, uint32_t *restrict out_mask, int64_t *restrict out_clipped) {
-    RSP_CHECK(n > 0 && n <= 65535 && n_pixels >= 0, RSP_BAD_SHAPE);
-    RSP_CHECK(options->kappa_low > 0.0 && options->kappa_high > 0.0 && options->relative >= 0.0, RSP_BAD_ARGUMENT);
-    RSP_CHECK(options->majority_fraction >= 0.0 && options->iterations >= 0, RSP_BAD_ARGUMENT);
-    work w;
+    RSP_CHECK(n_pixels >= 0, RSP_BAD_SHAPE);
+    rsp_combiner c;
     inputs in = {image, variance, mask, weight, noise, options, variance ? GIVEN : noise ? MODEL : ESTIMATED};
-    rsp_status status = work_open(&w, n, weight, in.kind == ESTIMATED);
+    rsp_status status = combiner_open(&c, n, &in);
     if (status != RSP_OK) return status;
     if (out_clipped) memset(out_clipped, 0, (size_t)n * sizeof *out_clipped);
     for (int64_t first = 0; first < n_pixels; first += TILE)
-        combine_tile(&in, &w, first, (int)rsp_min(TILE, n_pixels - first), out_mean, out_variance, out_count, out_mask,
+        combine_tile(&c.in, &c.w, first, (int)rsp_min(TILE, n_pixels - first), out_mean, out_variance, out_count, out_mask,
                      out_clipped);
-    free(w.block);
+    free(c.w.block);
     return RSP_OK;
 }

@@ -122,6 +122,28 @@ rsp_status rsp_combine_clipped_mean(int64_t n, int64_t n_pixels, const float *co
         const rsp_combine_options *options, float *restrict out_mean, float *restrict out_variance,
         uint16_t *restrict out_count, uint32_t *restrict out_mask, int64_t *restrict out_clipped);
 
+/* ---- frames ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    int64_t first_row, n_rows; /* rows of the raw data region to work on */
+    int64_t order;             /* of the polynomial, 0 to 8 */
+    int64_t block;             /* side of the blocks of the detector in which clipped pixels are counted, pixel */
+} rsp_frames_options;
+
+/* Clipped mean of n raw frames of one amplifier, corrected as they are read, into its place in the planes of the detector [ny*nx]:
+ *   value = ((raw - row_level - column_level) * gain - bias - dark_time * dark) * factor(u, v); not a number where raw is saturated
+ *   frame     [n] as in rsp_detrend_amplifier, alike but for raw and levels; constant_variance is not read
+ *   factor    [n][order+1][order+1] of v^j u^i; u = (2 x + 1) / nx - 1, v = (2 y + 1) / ny - 1 in pixels of the detector
+ *   dark_time [n] s;  bias, dark [ny*nx] electron, electron/s, or NULL
+ *   weight [n], noise [n][2], clip: as in rsp_combine_clipped_mean, in the unit of the values
+ *   out_mean, out_variance [ny*nx], NaN and inf where no frame was used
+ *   out_clipped [n][ceil(ny/block)][ceil(nx/block)]: pixels clipped are added
+ * RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_frames_combine(int64_t n, const rsp_amplifier *frame, const rsp_frames_options *options, const double *factor,
+        const double *dark_time, const float *bias, const float *dark, const double *weight, const double *noise,
+        const rsp_combine_options *clip, int64_t ny, int64_t nx, float *restrict out_mean, float *restrict out_variance,
+        int32_t *restrict out_clipped);
+
 /* ---- cosmic ------------------------------------------------------------------------------------------------ */
 
 /* Find pixels hit by cosmic rays: those too steep for the PSF. Round 0 takes pixels that stand `peak` sigma above the sky

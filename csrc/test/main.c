@@ -11,6 +11,7 @@ int checks_done, checks_failed;
     DO(status) \
     DO(detrend) \
     DO(combine) \
+    DO(frames) \
     DO(cosmic) \
     DO(interpolate) \
     DO(warp) \

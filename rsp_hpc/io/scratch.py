@@ -12,8 +12,8 @@ from ..errors import BadData
 __all__ = ["scratch_plane"]
 
 
-def scratch_plane(shape: tuple[int, int]) -> np.ndarray:
-    """(ny, nx) float32, zero; the file is already unlinked, so that nothing is left whatever happens.
+def scratch_plane(shape: tuple[int, int], dtype=np.float32) -> np.ndarray:
+    """(ny, nx) of this dtype, zero; the file is already unlinked, so that nothing is left whatever happens.
 
     Raises
     ------
@@ -22,7 +22,8 @@ def scratch_plane(shape: tuple[int, int]) -> np.ndarray:
     """
     try:
         with tempfile.TemporaryFile(prefix="rsp_hpc_") as file:
-            os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])  # a full disk is an error here, not a SIGBUS later
-            return np.memmap(file, np.float32, "r+", shape=shape)
+            size = np.dtype(dtype).itemsize * shape[0] * shape[1]
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a SIGBUS later
+            return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise BadData(f"{tempfile.gettempdir()}: scratch folder: {error.strerror}; set TMPDIR to one with more space") from None

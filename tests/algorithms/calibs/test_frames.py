@@ -25,7 +25,7 @@ def test_noise_of_few_frames_is_in_the_variance(seconds):
     rng = np.random.default_rng(3)
     raws = [frame(rng, kind, visit, time, 0.0) for visit, (kind, time) in enumerate([("bias", 0.0)] * 3 + [("dark", 80.0)] * 3)]
     frames = [Frame(raw.exposure, lambda raw=raw: raw) for raw in raws]
-    calibration = build_calibration(frames, (SIDE, SIDE), CalibsConfig(), lambda shape: np.empty(shape, np.float32))[""]
+    calibration = build_calibration(frames, (SIDE, SIDE), CalibsConfig(), np.empty)[""]
     assert calibration.bias_variance == pytest.approx(READ_NOISE**2 / 3, rel=0.05)
     assert calibration.dark_variance == pytest.approx((READ_NOISE**2 + 80.0 * DARK) / 3 / 80.0**2, rel=0.05)
     raw = frame(rng, "science", 9, seconds, 100.0)
