@@ -8,6 +8,7 @@ from ..products.box import Box
 from ..products.calibration import Calibration
 from ..products.camera import Camera, Detector
 from ..products.electronics import PhotonTransfer
+from .brighter_fatter import area_change, border_shifts
 from .detector import Sensor, sensor_of
 from .electronics import bend
 from .survey import SurveySimulation
@@ -29,7 +30,8 @@ def truth_calibration(config: SurveySimulation, camera: Camera, detector: Detect
     defects = (sensor.dark > config.detector.dark_current + 10.0) | (sensor.response == 0.0)
     return Calibration(bias=_bias(detector, sensor), dark=sensor.dark, flat=sensor.response, defects=defects, inputs=("truth",),
                        ptc=_photon_transfer(config, detector, sensor), linearity=electronics.linearity,
-                       crosstalk=electronics.crosstalk, charge_transfer=electronics.charge_transfer)
+                       crosstalk=electronics.crosstalk, charge_transfer=electronics.charge_transfer,
+                       brighter_fatter=border_shifts(config.detector.brighter_fatter))
 
 
 def _bias(detector: Detector, sensor: Sensor) -> np.ndarray:
@@ -58,7 +60,9 @@ def _photon_transfer(config: SurveySimulation, detector: Detector, sensor: Senso
     read_noise = np.array([amplifier.read_noise for amplifier in detector.amplifiers])
     well = np.full((1, 1), config.detector.full_well)
     full_well = np.array([float(well[0, 0] if linearity is None else bend(well, linearity, k)[0, 0]) for k in range(n)]) / gain
-    area = np.zeros((1, 1))
+    shifts = border_shifts(config.detector.brighter_fatter)
+    reach = 0 if shifts is None else len(shifts.north) // 2
+    area = np.zeros((1, 1)) if shifts is None else area_change(shifts)[reach:, reach:]
     a, none = np.tile(area, (n, 1, 1)), np.zeros((n, 0))
     noise = np.zeros_like(a)
     noise[:, 0, 0] = read_noise**2 + gain**2 / 12.0

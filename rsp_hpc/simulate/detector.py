@@ -15,6 +15,7 @@ from ..config import Config, parameter
 from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.focalplane import pixel_to_focal_plane
+from .brighter_fatter import BrighterFatterConfig, border_shifts, collect
 from .electronics import Electronics, ElectronicsConfig, add_crosstalk, bend, electronics_of, trail
 from .seeds import generator
 
@@ -37,6 +38,7 @@ class DetectorConfig(Config):
     full_well: float = parameter(100000.0, "charge a pixel holds; the rest bleeds along the column", unit="electron", above=0.0)
     crosstalk: float = parameter(1e-5, "rms of the coupling between two amplifiers of a detector", low=0.0, high=0.01)
     cosmic_rays: float = parameter(0.3, "cosmic rays per detector and second", unit="1/s", low=0.0)
+    brighter_fatter: BrighterFatterConfig = parameter(BrighterFatterConfig(), "borders of pixels that move with the charge")
     electronics: ElectronicsConfig = parameter(ElectronicsConfig(), "the amplifiers")
 
 
@@ -126,12 +128,18 @@ def cosmic_rays(config: DetectorConfig, shape: tuple[int, int], seconds: float, 
     return image
 
 
-def expose(sensor: Sensor, light: np.ndarray, dark_seconds: float, rng: np.random.Generator) -> np.ndarray:
+def expose(config: DetectorConfig, sensor: Sensor, light: np.ndarray, dark_seconds: float,
+           rng: np.random.Generator) -> np.ndarray:
     """(ny, nx) float32 collected electrons: Poisson noise of the light through the response, and of the dark current.
 
-    `light` is the expected number of electrons per pixel of an ideal detector of response one.
+    `light` is the expected number of electrons per pixel of an ideal detector of response one. Where charges move the
+    borders of pixels, light is collected in steps.
     """
-    return rng.poisson(np.maximum(light * sensor.response + sensor.dark * dark_seconds, 0.0)).astype(np.float32)
+    shifts = border_shifts(config.brighter_fatter)
+    if shifts is None or not light.any():
+        return rng.poisson(np.maximum(light * sensor.response + sensor.dark * dark_seconds, 0.0)).astype(np.float32)
+    return collect((light * sensor.response, sensor.dark * np.float32(dark_seconds)), shifts, config.brighter_fatter.steps,
+                   config.full_well, rng)
 
 
 def fill_wells(charge: np.ndarray, full_well: float) -> None:

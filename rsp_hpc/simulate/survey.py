@@ -147,7 +147,8 @@ def simulate_detector(config: SurveySimulation, camera: Camera, sky: Catalogue, 
     sensor = sensor_of(config.detector, camera, detector, config.seed, exposure.band)
     objects = objects_on(config, camera, sky, exposure, detector) if exposure.kind == "science" else None
     light = light_of(config, camera, exposure, detector, objects)
-    charge = expose(sensor, light, exposure.exposure_time, generator(config.seed, "photons", exposure.visit, detector.id))
+    charge = expose(config.detector, sensor, light, exposure.exposure_time,
+                    generator(config.seed, "photons", exposure.visit, detector.id))
     charge += cosmic_rays_of(config, exposure, detector)
     segments = read_out(config.detector, detector, sensor, charge, generator(config.seed, "read", exposure.visit, detector.id),
                         amplifier_offsets(config.detector.electronics, detector, config.seed, exposure.visit))
