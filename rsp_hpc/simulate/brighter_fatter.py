@@ -30,7 +30,7 @@ class BrighterFatterConfig(Config):
     size: int = parameter(8, "lags from 0 on with shifts: borders move by charges less than so many pixels away", unit="pixel",
                           low=3, high=16)
     reach: tuple[Reach, Reach] = parameter((1.1, 1.0), "how far a charge is felt along x and y, e-fold", unit="pixel")
-    asymmetry: float = parameter(0.0, "share by which north borders move more and east ones less than the potential says", low=-0.5,
+    asymmetry: float = parameter(0.0, "share by which north borders move more and east ones less than a potential says", low=-0.5,
                                  high=0.5)
     steps: int = parameter(8, "steps of an exposure", low=2, high=100)
 
@@ -68,7 +68,7 @@ def area_change(shifts: BrighterFatter) -> np.ndarray:
 
 
 def move(light: np.ndarray, north: np.ndarray, east: np.ndarray) -> np.ndarray:
-    """Light (ny, nx) on pixels whose north and east borders have moved by these fractions: each electron stays on the detector."""
+    """Light (ny, nx) on pixels whose north and east borders have moved by these fractions: no electron is lost."""
     moved = light.copy()
     for shift, axis in ((north, 0), (east, 1)):
         below, above = (slice(None, -1), slice(None)), (slice(1, None), slice(None))

@@ -25,5 +25,6 @@ def spots(exposure: SimulatedExposure, detector: Detector) -> np.ndarray:
     y, x = np.arange(part.shape[0])[:, None], np.arange(part.shape[1])[None, :]
     levels = np.linspace(0.1, 1.0, len(centres[0]) * len(centres[1]))
     for level, (row, column) in zip(levels, ((row, column) for row in centres[0] for column in centres[1])):
-        part += np.float32(exposure.light * level) * np.clip(SPOT_RADIUS + 0.5 - np.hypot(x - column, y - row), 0.0, 1.0).astype(np.float32)
+        disc = np.clip(SPOT_RADIUS + 0.5 - np.hypot(x - column, y - row), 0.0, 1.0)
+        part += (exposure.light * level * disc).astype(np.float32)
     return light

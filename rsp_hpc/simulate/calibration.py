@@ -11,6 +11,7 @@ from ..products.electronics import PhotonTransfer
 from .brighter_fatter import area_change, border_shifts
 from .detector import Sensor, sensor_of
 from .electronics import bend
+from .illumination import flat_light, fringe_pattern, sky_structure
 from .survey import SurveySimulation
 
 __all__ = ["truth_calibration"]
@@ -22,16 +23,32 @@ def truth_calibration(config: SurveySimulation, camera: Camera, detector: Detect
     Returns
     -------
     Calibration. `bias` has the fixed pattern alone (the drift along the rows is new in each read-out); `flat` is what the flats'
-    light shows, relative to the camera's mean; `defects` are the hot and the dead pixels; `ptc` has no curves.
+    light shows, relative to the camera's mean; `defects` are the hot and the dead pixels; `ptc` has no curves; `sky` is that
+    after flat and illumination correction.
     """
     detector = detector.in_band(band)
     sensor = sensor_of(config.detector, camera, detector, config.seed, band)
     electronics = sensor.electronics
     defects = (sensor.dark > config.detector.dark_current + 10.0) | (sensor.response == 0.0)
-    return Calibration(bias=_bias(detector, sensor), dark=sensor.dark, flat=sensor.response, defects=defects, inputs=("truth",),
+    lamp = flat_light(config.light, camera, detector, config.seed, band)
+    return Calibration(bias=_bias(detector, sensor), dark=sensor.dark, flat=sensor.response * lamp, defects=defects,
+                       inputs=("truth",), fringe=fringe_pattern(config.light, detector, config.seed, band),
+                       illumination=_illumination(config, camera, lamp, band) if (lamp != 1.0).any() else None,
+                       sky=_sky(config, camera, detector, band),
                        ptc=_photon_transfer(config, detector, sensor), linearity=electronics.linearity,
                        crosstalk=electronics.crosstalk, charge_transfer=electronics.charge_transfer,
                        brighter_fatter=border_shifts(config.detector.brighter_fatter))
+
+
+def _illumination(config: SurveySimulation, camera: Camera, lamp: np.ndarray, band: str) -> np.ndarray:
+    """(ny, nx) float32: what a star's flux is after the flat, mean one over the camera."""
+    lamps = (flat_light(config.light, camera, other, config.seed, band) for other in camera.detectors)
+    return (1.0 / lamp / np.mean([(1.0 / other).mean() for other in lamps])).astype(np.float32)
+
+
+def _sky(config: SurveySimulation, camera: Camera, detector: Detector, band: str) -> np.ndarray | None:
+    """(ny, nx) float32, None if the sky has no structure of its own."""
+    return sky_structure(config.light, camera, detector, config.seed, band) if config.light.sky_structure else None
 
 
 def _bias(detector: Detector, sensor: Sensor) -> np.ndarray:
@@ -68,5 +85,5 @@ def _photon_transfer(config: SurveySimulation, detector: Detector, sensor: Senso
     noise[:, 0, 0] = read_noise**2 + gain**2 / 12.0
     zero, zeros = np.zeros(n), np.zeros_like(a)
     curves = np.zeros((n, 0, *area.shape))
-    return PhotonTransfer(names, gain, zero, read_noise, zero, full_well, zero, a, zeros, zeros, zeros, noise, zeros, np.ones(n), none,
-                          curves, curves, np.zeros((n, 0), bool))
+    return PhotonTransfer(names, gain, zero, read_noise, zero, full_well, zero, a, zeros, zeros, zeros, noise, zeros, np.ones(n),
+                          none, curves, curves, np.zeros((n, 0), bool))

@@ -7,7 +7,7 @@ read noise, gain, 16-bit converter.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.focalplane import pixel_to_focal_plane
 from .brighter_fatter import BrighterFatterConfig, border_shifts, collect
+from .cosmics import CosmicRayConfig, thick_cosmic_rays
 from .electronics import Electronics, ElectronicsConfig, add_crosstalk, bend, electronics_of, trail
 from .seeds import generator
 
@@ -38,6 +39,9 @@ class DetectorConfig(Config):
     full_well: float = parameter(100000.0, "charge a pixel holds; the rest bleeds along the column", unit="electron", above=0.0)
     crosstalk: float = parameter(1e-5, "rms of the coupling between two amplifiers of a detector", low=0.0, high=0.01)
     cosmic_rays: float = parameter(0.3, "cosmic rays per detector and second", unit="1/s", low=0.0)
+    cosmic_ray_model: Literal["tracks", "thick"] = parameter(
+        "tracks", "thin straight tracks, or what a thick sensor sees: wide muons, worms, spots")
+    thick_cosmic_rays: CosmicRayConfig = parameter(CosmicRayConfig(), "cosmic rays of a thick sensor")
     brighter_fatter: BrighterFatterConfig = parameter(BrighterFatterConfig(), "borders of pixels that move with the charge")
     electronics: ElectronicsConfig = parameter(ElectronicsConfig(), "the amplifiers")
 
@@ -112,8 +116,10 @@ def _bias_structure(amplifier: Amplifier, config: DetectorConfig, rng: np.random
 
 
 def cosmic_rays(config: DetectorConfig, shape: tuple[int, int], seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """(ny, nx) float32 electrons: straight tracks of 600 to 20,000 electrons, most of them short."""
+    """(ny, nx) float32 electrons; the simple model: straight tracks of 600 to 20,000 electrons, most of them short."""
     ny, nx = shape
+    if config.cosmic_ray_model == "thick":
+        return thick_cosmic_rays(config.thick_cosmic_rays, shape, rng.poisson(config.cosmic_rays * seconds), rng)
     image = np.zeros(shape, np.float32)
     for _ in range(rng.poisson(config.cosmic_rays * seconds)):
         x, y, angle = rng.uniform(0, nx), rng.uniform(0, ny), rng.uniform(0, 2.0 * np.pi)

@@ -28,7 +28,8 @@ __all__ = ["Electronics", "ElectronicsConfig", "add_crosstalk", "amplifier_offse
 class ElectronicsConfig(Config):
     """What the amplifiers do to the charge; all off by default."""
 
-    gain_spread: float = parameter(0.0, "rms by which true gains differ from the camera's description, relative", low=0.0, high=0.2)
+    gain_spread: float = parameter(0.0, "rms by which true gains differ from the camera's description, relative", low=0.0,
+                                   high=0.2)
     offset: float = parameter(0.0, "rms of each amplifier's offset against its overscan, new in each exposure", unit="electron",
                               low=0.0)
     crosstalk_matrix: tuple[tuple[float, ...], ...] = parameter(
@@ -37,7 +38,7 @@ class ElectronicsConfig(Config):
         "", "file with the coupling: YAML {coefficient: [[...]], quadratic: [[...]]} or LSST's ECSV; $NAME is expanded")
     crosstalk_neighbour: float = parameter(0.0, "coupling of neighbours in the detector; a sixth of it two amplifiers away, ...",
                                            low=0.0, high=0.01)
-    crosstalk_quadratic: float = parameter(0.0, "rms of the coupling's change per electron of the source, relative to the coupling",
+    crosstalk_quadratic: float = parameter(0.0, "rms of the coupling's change per electron of the source, over the coupling",
                                            unit="1/electron", low=0.0, high=1e-4)
     nonlinearity: float = parameter(0.0, "correction at the full well over the charge, mean of the amplifiers", low=0.0, high=0.1)
     nonlinearity_kind: Literal["spline", "polynomial"] = parameter("spline", "shape of the non-linearity")
@@ -167,12 +168,13 @@ def _draw_crosstalk(config: ElectronicsConfig, detector: Detector, coupling: np.
 
 
 def _neighbours(config: ElectronicsConfig, detector: Detector, rng: np.random.Generator) -> np.ndarray:
-    """(n, n): e-fold per 0.56 amplifiers of distance, as between the neighbouring channels of LSSTCam; rows are rarely coupled."""
+    """(n, n): e-fold per 0.56 amplifiers of distance, as between the neighbouring channels of LSSTCam; rows hardly couple."""
     boxes = [amplifier.assembled_box for amplifier in detector.amplifiers]
     x, y = (np.array([getattr(box, key) / getattr(box, size) for box in boxes]) for key, size in (("x0", "nx"), ("y0", "ny")))
     distance = np.abs(x[:, None] - x) + 4.0 * np.abs(y[:, None] - y)
     n = len(boxes)
-    return config.crosstalk_neighbour * 6.0 ** (1.0 - distance) * np.maximum(1.0 + config.spread * rng.standard_normal((n, n)), 0.2)
+    scatter = np.maximum(1.0 + config.spread * rng.standard_normal((n, n)), 0.2)
+    return config.crosstalk_neighbour * 6.0 ** (1.0 - distance) * scatter
 
 
 def _read_table(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:

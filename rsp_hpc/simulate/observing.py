@@ -31,7 +31,9 @@ class RampConfig(Config):
     def level(self, pair: int) -> float:
         """Of a pair, electron."""
         share = pair / max(self.levels - 1, 1)
-        return self.first * (self.last / self.first) ** share if self.spacing == "log" else self.first + share * (self.last - self.first)
+        if self.spacing == "linear":
+            return self.first + share * (self.last - self.first)
+        return self.first * (self.last / self.first) ** share
 
 
 class ObservingConfig(Config):
@@ -113,7 +115,7 @@ class SimulatedExposure:
 
 def plan(config: ObservingConfig, camera: Camera, bands: tuple[str, ...], center: tuple[float, float],
          seed: int) -> list[SimulatedExposure]:
-    """All exposures: biases 101..., darks 201..., flats 301..., science 1001... (bands take turns), ramps 10001..., spots 20001..."""
+    """All exposures: biases 101..., darks 201..., flats 301..., ramps 10001..., spots 20001..., science 1001... (bands alternate)."""
     night, times = config.start - 0.3, config.dark_times or (config.dark_time,)
     exposures = [SimulatedExposure(101 + k, "bias", "", night + 1e-3 * k, 0.0, number=k) for k in range(config.bias_frames)]
     exposures += [SimulatedExposure(201 + k, "dark", "", night + 0.02 + 2e-3 * k, times[k % len(times)], number=k)

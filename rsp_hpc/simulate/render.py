@@ -85,9 +85,9 @@ def galaxy_mixture(radius, is_dev, matrix) -> Mixture:
 
 def convolve(first: Mixture, second: Mixture) -> Mixture:
     """Object by object: all pairs of Gaussians, covariances added."""
-    n = len(first.weight)
-    weight = (first.weight[:, :, None] * second.weight[:, None, :]).reshape(n, -1)
-    return Mixture(weight, *((a[:, :, None] + b[:, None, :]).reshape(n, -1) for a, b in zip(first[1:], second[1:])))
+    shape = len(first.weight), first.weight.shape[1] * second.weight.shape[1]
+    weight = (first.weight[:, :, None] * second.weight[:, None, :]).reshape(shape)
+    return Mixture(weight, *((a[:, :, None] + b[:, None, :]).reshape(shape) for a, b in zip(first[1:], second[1:])))
 
 
 def render(image: np.ndarray, x, y, flux, mixture: Mixture) -> None:

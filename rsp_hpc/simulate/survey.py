@@ -21,6 +21,8 @@ from . import observing, sky as skies
 from .calibframes import spots
 from .detector import DetectorConfig, cosmic_rays, expose, read_out, sensor_of, vignetting
 from .electronics import amplifier_offsets
+from .illumination import (LightConfig, flat_light, fringe_amplitude, fringe_pattern, leak_rate, satellite_light,
+                           sky_structure)
 from .observing import ObservingConfig, SimulatedExposure, detector_wcs, psf_parameters
 from .render import Mixture, convolve, galaxy_mixture, psf_mixture, render, render_galsim, shear_matrix
 from .seeds import generator
@@ -39,6 +41,7 @@ class SurveySimulation(Config):
     renderer: Literal["gaussians", "galsim"] = parameter("gaussians", "our sums of Gaussians, or GalSim's exact profiles (slow)")
     sky: SkyConfig = parameter(SkyConfig(), "the sky")
     observing: ObservingConfig = parameter(ObservingConfig(), "the exposures")
+    light: LightConfig = parameter(LightConfig(), "lamps, fringes, stray light, satellites")
     detector: DetectorConfig = parameter(DetectorConfig(), "the detectors")
 
 
@@ -116,23 +119,31 @@ def _to_pixels(wcs: Wcs, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.linalg.inv(np.moveaxis(forward, 2, 0))
 
 
-def _sky_image(camera: Camera, exposure: SimulatedExposure, detector: Detector) -> np.ndarray:
-    """(ny, nx) float32: the sky in electrons, a plane over the focal plane."""
+def _sky_image(config: SurveySimulation, camera: Camera, exposure: SimulatedExposure, detector: Detector) -> np.ndarray:
+    """(ny, nx) float32: the sky in electrons: a plane over the focal plane, with scattered light, fringes and satellites."""
     ny, nx = detector.box.shape
     x, y = pixel_to_focal_plane(camera, detector, np.arange(nx)[None, :], np.arange(ny)[:, None])
-    return (exposure.sky * (1.0 + exposure.sky_slope[0] * x + exposure.sky_slope[1] * y)).astype(np.float32)
+    sky = (exposure.sky * (1.0 + exposure.sky_slope[0] * x + exposure.sky_slope[1] * y)).astype(np.float32)
+    if config.light.sky_structure:
+        sky *= sky_structure(config.light, camera, detector, config.seed, exposure.band)
+    pattern = fringe_pattern(config.light, detector, config.seed, exposure.band)
+    if pattern is not None:
+        sky *= np.maximum(1.0 + np.float32(fringe_amplitude(config.light, exposure, config.seed)) * pattern, 0.0)
+    return sky + satellite_light(config.light, camera, exposure, detector, config.seed) if config.light.satellites else sky
 
 
 def light_of(config: SurveySimulation, camera: Camera, exposure: SimulatedExposure, detector: Detector,
              objects: Objects | None) -> np.ndarray:
     """(ny, nx) float32: expected electrons of an ideal detector."""
     if exposure.kind == "flat":
-        return np.full(detector.box.shape, exposure.light, np.float32)
+        return np.float32(exposure.light) * flat_light(config.light, camera, detector, config.seed, exposure.band)
     if exposure.kind == "spots":
         return spots(exposure, detector)
+    if exposure.kind == "dark" and exposure.number >= config.observing.dark_frames - config.light.leaking_darks:
+        return np.float32(exposure.exposure_time) * leak_rate(config.light, camera, detector)
     if objects is None:
         return np.zeros(detector.box.shape, np.float32)
-    light = _sky_image(camera, exposure, detector)
+    light = _sky_image(config, camera, exposure, detector)
     if config.renderer == "galsim":
         render_galsim(light, objects.x, objects.y, objects.flux, *objects.shapes)
     else:

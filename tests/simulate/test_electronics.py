@@ -20,8 +20,8 @@ from rsp_hpc.simulate.seeds import generator
 from rsp_hpc.simulate.survey import SurveySimulation, plan, simulate_detector, sky_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-QUIET = {"pixel_response": 0.0, "hot_pixels": 0.0, "dead_pixels": 0.0, "dead_columns": 0, "vignetting": 0.0, "bias_structure": 0.0,
-         "bias_drift": 0.0, "crosstalk": 0.0, "cosmic_rays": 0.0, "dark_current": 0.0}
+QUIET = {"pixel_response": 0.0, "hot_pixels": 0.0, "dead_pixels": 0.0, "dead_columns": 0, "vignetting": 0.0,
+         "bias_structure": 0.0, "bias_drift": 0.0, "crosstalk": 0.0, "cosmic_rays": 0.0, "dark_current": 0.0}
 
 
 @pytest.fixture(scope="module")
