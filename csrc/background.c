@@ -65,8 +65,8 @@ RSP_SIMD static void fill_histogram(const float *restrict image, const uint32_t 
             float t = (v[i] - low) * per_unit;
             t = t > 0.0f ? t : 0.0f; /* NaN becomes 0 here and is refused below */
             t = t < (float)(BINS - 1) ? t : (float)(BINS - 1);
-            const int good = (m[i] & bad) == 0 && fabsf(v[i]) <= 3.0e38f;
-            bins[i] = good ? (int32_t)t : BINS;
+            const int32_t good = -(((m[i] & bad) == 0) & (fabsf(v[i]) <= 3.0e38f));
+            bins[i] = ((int32_t)t & good) | (BINS & ~good);
         }
         if (exclude)
             for (int64_t i = 0; i < width; i++)

@@ -3,13 +3,13 @@
  * One weight per input, so that the mean's PSF is the weighted mean of the inputs' PSFs. An input is judged against the
  * mean of the others (leave one out, exact from the sums in O(1)): an artifact then shows in full even among three
  * inputs. Where the sky varies from pixel to pixel the others' range over 5 x 5 pixels is tolerated, so that stars
- * survive changes of seeing. Reads 12 bytes per input and pixel; a strip of 2048 columns is read twice in a row, the
- * second time from L2. */
+ * survive changes of seeing. Reads 12 bytes per input and pixel; a strip of 4096 columns is read twice in a row, the
+ * second time from the cache. */
 #include <float.h>
 #include "internal.h"
 
 #define INLINE static inline __attribute__((always_inline))
-#define STRIP 2048
+#define STRIP 4096
 #define HALO 2
 #define ROWS (2 * HALO + 1)
 #define WIDTH (STRIP + 2 * HALO)
@@ -43,7 +43,7 @@ INLINE int64_t overlap(const rsp_coadd_input *e, int64_t y, int64_t x0, int64_t 
 
 /* A group of inputs that are taken together over the columns they share, so that the sums are loaded and stored once.
  * The order of additions in a pixel stays that of the inputs. */
-#define GROUP 4
+#define GROUP 5
 
 typedef struct { const float *v, *u; const uint32_t *m; float w; int64_t first, last; } segment; /* v[0]: first */
 
@@ -113,7 +113,7 @@ INLINE int take_group(const stack *c, int64_t *k, int64_t y, int64_t x0, segment
     return count;
 }
 
-/* Do `one` for each input of a group over the columns that not all share, and `four` over those that they do: in each
+/* Do `one` for each input of a group over the columns that not all share, and all at once over those that they do: in each
  * pixel the inputs come in their order. */
 #define FOR_GROUP(e, count, DO)                                                                  \
     do {                                                                                         \

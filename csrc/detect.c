@@ -172,16 +172,20 @@ static rsp_status add_pass(pass_table *table, int32_t a, int32_t b, float saddle
     return RSP_OK;
 }
 
-/* The pixel that a pixel climbs to: the highest of the 3x3 about it inside its footprint; of equals the first.
- * (The footprint is cut in S/N, so a pixel outside it can be higher.) */
-static int64_t climb(const float *restrict level, const int32_t *restrict labels, int64_t ny, int64_t nx, int64_t y, int64_t x) {
-    const int32_t label = labels[y * nx + x];
-    int64_t best = y * nx + x;
-    for (int64_t j = rsp_max(0, y - 1); j <= rsp_min(ny - 1, y + 1); j++)
-        for (int64_t i = rsp_max(0, x - 1); i <= rsp_min(nx - 1, x + 1); i++) {
-            const int64_t p = j * nx + i;
-            if (labels[p] == label && (level[p] > level[best] || (level[p] == level[best] && p < best))) best = p;
-        }
+/* The step (3 (dy + 1) + dx + 1; 4: none) by which a pixel climbs: to the highest of the 3x3 about it inside its footprint,
+ * of equals to the first. (The footprint is cut in S/N, so a pixel outside it can be higher.) */
+static int32_t climb(const float *restrict level, const int32_t *restrict labels, int64_t ny, int64_t nx, int64_t y, int64_t x) {
+    const int64_t here = y * nx + x;
+    const int32_t label = labels[here];
+    const int inside = y > 0 && y + 1 < ny && x > 0 && x + 1 < nx;
+    float top = level[here];
+    int32_t best = 4;
+    for (int32_t step = 0; step < 9; step++) { /* equals: earlier pixels win over this one, not over each other */
+        const int64_t dy = step / 3 - 1, dx = step % 3 - 1, p = here + dy * nx + dx;
+        if (!inside && (y + dy < 0 || y + dy >= ny || x + dx < 0 || x + dx >= nx)) continue;
+        const int higher = (level[p] > top) | ((level[p] == top) & (best == 4) & (step < 4));
+        if (higher & (labels[p] == label)) top = level[p], best = step;
+    }
     return best;
 }
 
@@ -227,12 +231,12 @@ static rsp_status find_basins(int64_t ny, int64_t nx, const float *level, const 
         for (int64_t x = box[0]; x < box[2]; x++) {
             const int64_t p = y * nx + x;
             if (labels[p] != label) continue;
-            const int64_t up = climb(level, labels, ny, nx, y, x);
-            if (up == p) {
+            const int32_t step = climb(level, labels, ny, nx, y, x);
+            if (step == 4) {
                 const rsp_status status = add_maximum(all, p, level[p], highest_near(snr, ny, nx, y, x));
                 if (status != RSP_OK) return status;
                 owner[p] = (int32_t)all->n;
-            } else owner[p] = -(int32_t)((up / nx - y + 1) * 3 + up % nx - x + 1) - 1; /* a step, until resolved */
+            } else owner[p] = -step - 1; /* until resolved */
         }
     for (int64_t y = box[1]; y < box[3]; y++)
         for (int64_t x = box[0]; x < box[2]; x++) {

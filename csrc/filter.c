@@ -20,10 +20,11 @@ static inline __attribute__((always_inline)) void prepare_row(const float *restr
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         const uint32_t m = mask[i];
-        const int usable = (m & never) == 0 && ((m & reject) == 0 || (m & rescue) != 0) && variance[i] > 0.0f &&
-                           variance[i] < 3.0e38f && fabsf(image[i]) < 3.0e38f;
-        value[i] = usable ? image[i] : 0.0f;
-        noise[i] = usable ? variance[i] : 0.0f;
+        const float v = image[i], u = variance[i];
+        const int32_t usable = -(((m & never) == 0) & (((m & reject) == 0) | ((m & rescue) != 0)) & (u > 0.0f) &
+                                 (u < 3.0e38f) & (fabsf(v) < 3.0e38f));
+        value[i] = rsp_only(v, usable);
+        noise[i] = rsp_only(u, usable);
     }
 }
 

@@ -52,17 +52,26 @@ RSP_SIMD static uint32_t fill_row(const rsp_stamp *stamp, const rsp_pixels *pixe
     for (int64_t i = 0; i < n; i++) {
         const uint32_t m = mask[i];
         const int32_t label = labels[i] & labelled;
-        const int good = ((m & never) == 0) & (((m & reject) == 0) | ((m & rescue) != 0)) & (fabsf(image[i]) < 3.0e38f) &
-                         (noise[i] > 0.0f) & (noise[i] < 3.0e38f);
-        const int mine = (label == 0) | (label == own);
+        const float v = image[i], u = noise[i];
+        const int32_t good = -(((m & never) == 0) & (((m & reject) == 0) | ((m & rescue) != 0)) & (fabsf(v) < 3.0e38f) &
+                               (u > 0.0f) & (u < 3.0e38f));
+        const int32_t mine = good & -((label == 0) | (label == own));
         here |= label == own ? m & (uint32_t)real : 0u;
-        missing[i] = good ? 0.0f : 1.0f;
-        variance[i] = good ? noise[i] : 0.0f;
-        parent[i] = good ? image[i] : 0.0f;
-        value[i] = good & mine ? image[i] : 0.0f;
-        weight[i] = good & mine ? 1.0f : 0.0f;
+        missing[i] = rsp_only(1.0f, ~good);
+        variance[i] = rsp_only(u, good);
+        parent[i] = rsp_only(v, good);
+        value[i] = rsp_only(v, mine);
+        weight[i] = rsp_only(1.0f, mine);
     }
     return here;
+}
+
+/* Columns without data: from .. to of a row; `missing` counts within the side only. */
+static inline void clear_row(rsp_stamp *stamp, int64_t row, int64_t from, int64_t to) {
+    for (int64_t k = from; k < to; k++) {
+        stamp->value[row + k] = stamp->parent[row + k] = stamp->variance[row + k] = stamp->weight[row + k] = 0.0f;
+        stamp->missing[row + k] = k < stamp->side ? 1.0f : 0.0f;
+    }
 }
 
 void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i, int64_t half) {
@@ -75,9 +84,9 @@ void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_source
     for (int64_t j = 0; j < stamp->side; j++) {
         const int64_t y = stamp->y - half + j, row = j * pitch, left = x0 - stamp->x + half;
         const int64_t n = y < 0 || y >= pixels->ny ? 0 : rsp_max(0, x1 - x0);
-        float *planes[4] = {stamp->value, stamp->parent, stamp->variance, stamp->weight};
-        for (int k = 0; k < 4; k++) memset(planes[k] + row, 0, (size_t)pitch * sizeof(float));
-        for (int64_t k = 0; k < pitch; k++) stamp->missing[row + k] = k < stamp->side ? 1.0f : 0.0f;
+        const int64_t start = n > 0 ? left : 0, end = start + n;
+        clear_row(stamp, row, 0, start);
+        clear_row(stamp, row, end, pitch);
         for (int64_t k = 0; k < n && y + AHEAD < pixels->ny; k += 16) { /* rows of the image are far apart in memory */
             const int64_t next = (y + AHEAD) * pixels->nx + x0 + k;
             __builtin_prefetch(pixels->image + next);
@@ -223,8 +232,9 @@ RSP_SIMD static void measure_excess(const rsp_stamp *stamp, rsp_moved_psf *psf, 
     float *restrict across = psf->broad;
     for (int64_t j = 0; j < side; j++) {
         const float *restrict p = psf->value + j * pitch;
-        for (int64_t i = 0; i < pitch; i++)
-            across[j * pitch + i] = (1.0f - 2.0f * c) * p[i] + c * ((i > 0 ? p[i - 1] : 0.0f) + (i + 1 < side ? p[i + 1] : 0.0f));
+        across[j * pitch] = (1.0f - 2.0f * c) * p[0] + c * p[1];
+        for (int64_t i = 1; i + 1 < pitch; i++) across[j * pitch + i] = (1.0f - 2.0f * c) * p[i] + c * (p[i - 1] + p[i + 1]);
+        across[j * pitch + pitch - 1] = (1.0f - 2.0f * c) * p[pitch - 1] + c * p[pitch - 2];
     }
     double gi = 0, pi = 0, gp = 0, pp = 0, gg = 0, vgg = 0, vgp = 0, vpp = 0;
     for (int64_t j = 0; j < side; j++) {
@@ -267,6 +277,18 @@ typedef struct {
     double *circle;
 } workspace;
 
+/* Sum of squares of the values of n rows. */
+RSP_SIMD static double sum_squares(const float *restrict value, int64_t n_rows, int64_t pitch) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < n_rows; j++) {
+        float row = 0.0f;
+#pragma omp simd reduction(+ : row)
+        for (int64_t i = 0; i < pitch; i++) row += value[j * pitch + i] * value[j * pitch + i];
+        sum += (double)row;
+    }
+    return sum;
+}
+
 /* Adaptive moments of the PSF itself, which is the start for the source's. Returns 0 if they exist. */
 static int measure_psf_shape(workspace *w, const float *psf, int64_t side, rsp_ellipse *shape, double *out) {
     double error[3];
@@ -291,8 +313,7 @@ static uint32_t fit_psf_model(workspace *w, const rsp_sources *sources, int64_t 
     uint32_t flags = 0;
     rsp_move_psf(&w->psf, fit->x, fit->y);
     const fit_sums at_start = sum_products(&w->stamp, &w->psf, w->stamp.value, w->ones);
-    double whole = 0.0;
-    for (int64_t k = 0; k < w->psf.side * w->psf.pitch; k++) whole += (double)w->psf.value[k] * (double)w->psf.value[k];
+    const double whole = sum_squares(w->psf.value, w->psf.side, w->psf.pitch);
     if (!(at_start.pp > 0.2 * whole)) return RSP_NO_PIXELS | RSP_NO_CENTROID;
     if (!(at_start.pp > 0.9 * whole)) flags |= RSP_PSF_CUT;
     if (max_shift > 0.0) {
@@ -358,9 +379,7 @@ static void measure_one(workspace *w, const rsp_pixels *pixels, const rsp_source
     masks[1] = w->stamp.centre;
     psf_fit fit = {x - (double)w->stamp.x, y - (double)w->stamp.y, 0.0, 0};
     *flags = 0;
-    double peak = 0.0;
-    for (int64_t k = 0; k < sources->psf_side * sources->psf_side; k++) peak += psf[k];
-    if (!isfinite(peak) || measure_psf_shape(w, psf, sources->psf_side, &shape, out)) {
+    if (!isfinite(sum_squares(psf, sources->psf_side, sources->psf_side)) || measure_psf_shape(w, psf, sources->psf_side, &shape, out)) {
         *flags |= RSP_NO_PSF | RSP_NO_PIXELS | RSP_NO_CENTROID | RSP_NO_SHAPE | RSP_KRON_SMALLEST;
         shape = (rsp_ellipse){fit.x, fit.y, NAN, NAN, NAN};
     } else {

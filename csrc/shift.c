@@ -41,37 +41,35 @@ void rsp_set_psf(rsp_moved_psf *psf, const float *stamp, int64_t side) {
         memcpy(psf->padded + (y + MARGIN) * wide + MARGIN, stamp + y * side, (size_t)side * sizeof(float));
 }
 
-/* n sums of TAPS neighbours with the weights a and b. */
+/* n sums of TAPS neighbours, `step` apart, with these weights. */
 static inline __attribute__((always_inline)) void weigh(const float *restrict from, int64_t step, int64_t n,
-                                                        const float *a, const float *b, float *restrict out_a,
-                                                        float *restrict out_b) {
-    const float a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = a[4], a5 = a[5], a6 = a[6], a7 = a[7], a8 = a[8],
-                a9 = a[9], a10 = a[10], b0 = b[0], b1 = b[1], b2 = b[2], b3 = b[3], b4 = b[4], b5 = b[5], b6 = b[6],
-                b7 = b[7], b8 = b[8], b9 = b[9], b10 = b[10];
+                                                        const float *w, float *restrict out) {
+    const float w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3], w4 = w[4], w5 = w[5], w6 = w[6], w7 = w[7], w8 = w[8],
+                w9 = w[9], w10 = w[10];
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         const float *p = from + i;
-        const float p0 = p[0], p1 = p[step], p2 = p[2 * step], p3 = p[3 * step], p4 = p[4 * step], p5 = p[5 * step],
-                    p6 = p[6 * step], p7 = p[7 * step], p8 = p[8 * step], p9 = p[9 * step], p10 = p[10 * step];
-        out_a[i] = ((a0 * p0 + a1 * p1) + (a2 * p2 + a3 * p3)) + ((a4 * p4 + a5 * p5) + (a6 * p6 + a7 * p7)) +
-                   (a8 * p8 + a9 * p9 + a10 * p10);
-        out_b[i] = ((b0 * p0 + b1 * p1) + (b2 * p2 + b3 * p3)) + ((b4 * p4 + b5 * p5) + (b6 * p6 + b7 * p7)) +
-                   (b8 * p8 + b9 * p9 + b10 * p10);
+        out[i] = ((w0 * p[0] + w1 * p[step]) + (w2 * p[2 * step] + w3 * p[3 * step])) +
+                 ((w4 * p[4 * step] + w5 * p[5 * step]) + (w6 * p[6 * step] + w7 * p[7 * step])) +
+                 (w8 * p[8 * step] + w9 * p[9 * step] + w10 * p[10 * step]);
     }
 }
 
 RSP_SIMD void rsp_move_psf(rsp_moved_psf *psf, double x, double y) {
     const int64_t pitch = psf->pitch, wide = pitch + 2 * MARGIN, ix = lrint(x), iy = lrint(y);
-    float wx[TAPS], sx[TAPS], wy[TAPS], sy[TAPS], unused[RSP_PSF_WIDE];
+    float wx[TAPS], sx[TAPS], wy[TAPS], sy[TAPS];
     shift_taps(x - (double)ix, wx, sx);
     shift_taps(y - (double)iy, wy, sy);
-    for (int64_t j = MARGIN; j < psf->side + MARGIN; j++)
-        weigh(psf->padded + j * wide + MARGIN - ix - TAPS / 2, 1, pitch, wx, sx, psf->along_x + j * pitch,
-              psf->slope_x + j * pitch);
+    for (int64_t j = MARGIN; j < psf->side + MARGIN; j++) {
+        const float *row = psf->padded + j * wide + MARGIN - ix - TAPS / 2;
+        weigh(row, 1, pitch, wx, psf->along_x + j * pitch);
+        weigh(row, 1, pitch, sx, psf->slope_x + j * pitch);
+    }
     for (int64_t j = 0; j < psf->side; j++) {
         const int64_t first = (j + MARGIN - iy - TAPS / 2) * pitch, row = j * pitch;
-        weigh(psf->along_x + first, pitch, pitch, wy, sy, psf->value + row, psf->dy + row);
-        weigh(psf->slope_x + first, pitch, pitch, wy, sy, psf->dx + row, unused);
+        weigh(psf->along_x + first, pitch, pitch, wy, psf->value + row);
+        weigh(psf->along_x + first, pitch, pitch, sy, psf->dy + row);
+        weigh(psf->slope_x + first, pitch, pitch, wy, psf->dx + row);
         for (int64_t i = psf->side; i < pitch; i++) psf->value[row + i] = psf->dx[row + i] = psf->dy[row + i] = 0.0f;
     }
 }

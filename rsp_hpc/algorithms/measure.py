@@ -27,6 +27,9 @@ __all__ = ["MeasureConfig", "measure", "measure_forced"]
 CHUNK = 2048
 """Sources per call of the kernel: bounds the memory of PSF stamps."""
 
+BAND = 64
+"""Sources are measured in bands of so many rows, from left to right: their pixels then are in cache."""
+
 ANYWHERE = {"bad": "BAD", "cr": "CR", "edge": "EDGE", "interpolated": "INTRP", "nodata": "NO_DATA", "saturated": "SAT",
             "suspect": "SUSPECT"}
 CENTRE = {"crCenter": "CR", "interpolatedCenter": "INTRP", "saturatedCenter": "SAT", "suspectCenter": "SUSPECT"}
@@ -122,9 +125,9 @@ def _run(image, detections, children, positions, psf, config, noise_correlation,
     planes += (None if detections is None else detections.labels,)
     select = bits(*config.never_planes), bits(*config.reject_planes), bits("INTRP")
     correlation = np.ascontiguousarray(np.broadcast_to(np.asarray(noise_correlation, float), x.shape))
-    parts = []
+    parts, order = [], np.lexsort((x, y // BAND))
     for first in range(0, max(len(x), 1), CHUNK):
-        rows = slice(first, first + CHUNK)
+        rows = order[first:first + CHUNK]
         sources = {"xy": np.stack([x[rows] - image.box.x0, y[rows] - image.box.y0], axis=1),
                    "footprints": np.full(len(x[rows]), -1, np.int32) if detections is None else detections.footprint[rows],
                    "psf": np.ascontiguousarray(psf.stamps(x[rows], y[rows]), np.float32),
@@ -133,7 +136,8 @@ def _run(image, detections, children, positions, psf, config, noise_correlation,
             sources.update(child_boxes=children.boxes[rows], child_offsets=children.offsets[rows],
                            child_values=children.values)
         parts.append(kernel.measure_sources(planes, select, sources, max_shift, config.radii))
-    measured = kernel.Measured(*(np.concatenate(planes) for planes in zip(*parts)))
+    back = np.argsort(order)
+    measured = kernel.Measured(*(np.concatenate(planes)[back] for planes in zip(*parts)))
     return _catalogue(measured, image, config)
 
 
