@@ -10,13 +10,13 @@ from ..config import Config, parameter
 from ..errors import BadData
 from ..products.box import Box
 from ..products.catalogue import Catalogue
-from ..products.geometry import deproject, project
+from ..products.geometry import angular_separation, deproject, project
 from ..products.reference import ReferenceCatalogue
 from ..products.wcs import Wcs
 from .match import Match, MatchConfig, match, tree_of
 from .statistics import intrinsic_scatter, robust_sigma
 
-__all__ = ["AstrometricFit", "AstrometryConfig", "fit_wcs"]
+__all__ = ["AstrometricFit", "AstrometryConfig", "fit_wcs", "pair_by_wcs", "wcs_of_grid"]
 
 _ROUNDS = 3  # of pairing sources with stars by the latest solution
 _STARS_FOR_ORDER = {1: 3, 2: 10, 3: 20, 4: 30, 5: 42}  # twice the coefficients
@@ -63,6 +63,12 @@ class AstrometricFit:
     error_north: float
     false_probability: float
     shift_only: bool
+    covariance: tuple = field(default=(), repr=False)
+    frame: _Frame | None = field(default=None, repr=False)
+
+    def error(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+        """One sigma (east, north) in arcsec of the solution at pixels."""
+        return _solution_error(self.covariance, self.frame, np.asarray(x, float), np.asarray(y, float))
 
     @property
     def n(self) -> int:
@@ -102,6 +108,8 @@ class _Solution:
     keep: np.ndarray
     east: np.ndarray  # arcsec, of all pairs
     north: np.ndarray
+    covariance: tuple  # arcsec^2, of the coefficients of xi and eta
+    frame: _Frame | None
     errors: tuple[float, float] = field(default=(np.nan, np.nan))  # arcsec
 
 
@@ -134,6 +142,12 @@ def fit_wcs(sources: Catalogue, reference: ReferenceCatalogue, guess: Wcs, box: 
         wcs = solution.wcs
         radius = max(6.0 * max(map(robust_sigma, (solution.east[solution.keep], solution.north[solution.keep]))), 0.1)
     return _checked(_result(pairs, solution, first), config)
+
+
+def pair_by_wcs(sources: Catalogue, reference: ReferenceCatalogue, wcs: Wcs, radius: float,
+                config: AstrometryConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (sources, reference) of pairs within a radius (arcsec) by a WCS that is good to it; ambiguous ones are left out."""
+    return _pair(sources, _usable(sources, config), reference, np.arange(len(reference)), (wcs, radius))
 
 
 def _usable(sources: Catalogue, config: AstrometryConfig) -> np.ndarray:
@@ -262,6 +276,20 @@ def _polynomial_fit(x, y, sky, weights, frame: _Frame) -> tuple[Wcs, tuple[np.nd
     return frame.wcs(crval, xi, eta), (solvers[0].covariance, solvers[1].covariance)
 
 
+def wcs_of_grid(sky, guess: Wcs, box: Box, tolerance: float = 0.1) -> Wcs:
+    """A TAN-SIP WCS over a box that follows `sky(x, y) -> (ra, dec)`: the lowest order that is good to a tolerance (mas)."""
+    (x, y), (tx, ty) = ([grid.ravel() for grid in np.meshgrid(np.linspace(box.x0 - 0.5, box.x1 - 0.5, n),
+                                                              np.linspace(box.y0 - 0.5, box.y1 - 0.5, n))] for n in (13, 20))
+    plain = Wcs(guess.crval, guess.crpix, guess.cd)
+    target, one, wcs = sky(x, y), np.ones(len(x)), plain
+    test = sky(tx, ty)
+    for order in range(1, 8):
+        wcs, _ = _polynomial_fit(x, y, target, (one, one), _Frame.of(plain, box, order))
+        if 3.6e6 * float(np.max(angular_separation(*wcs.pixel_to_sky(tx, ty), *test))) <= tolerance:
+            break
+    return wcs
+
+
 def _turned(crval: tuple[float, float]) -> tuple[float, float]:
     """The tangent point kept off the exact poles, where its right ascension would be undefined."""
     return crval[0], float(np.clip(crval[1], -89.9999999, 89.9999999))
@@ -319,7 +347,7 @@ def _clipped_fit(pairs: _Pairs, guess: Wcs, box: Box, config: AstrometryConfig, 
         if np.array_equal(before, keep) or not keep.any():
             keep = before
             break
-    return _Solution(wcs, order, scatter, keep, east, north, _detector_error(covariance, frame, box))
+    return _Solution(wcs, order, scatter, keep, east, north, covariance, frame, _detector_error(covariance, frame, box))
 
 
 def _order(stars: int, highest: int) -> int:
@@ -376,13 +404,16 @@ def _not_far(residual: np.ndarray, sigma: np.ndarray) -> np.ndarray:
 
 def _detector_error(covariance, frame: _Frame | None, box: Box) -> tuple[float, float]:
     """Error of the solution (east, north), arcsec, rms over the detector."""
-    if frame is None:
-        return tuple(float(np.sqrt(c[0, 0])) for c in covariance)  # type: ignore[return-value]
     x, y = (grid.ravel().astype(float) for grid in np.meshgrid(np.linspace(box.x0, box.x1 - 1, 11),
                                                                np.linspace(box.y0, box.y1 - 1, 11)))
-    design = frame.design(x, y)
-    return tuple(float(np.sqrt(np.mean(np.einsum("ij,jk,ik->i", design, c, design))))
-                 for c in covariance)  # type: ignore[return-value]
+    return tuple(float(np.sqrt(np.mean(side**2)))
+                 for side in _solution_error(covariance, frame, x, y))  # type: ignore[return-value]
+
+
+def _solution_error(covariance, frame: _Frame | None, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One sigma (east, north), arcsec, of the solution at pixels."""
+    design = np.ones((len(x), 1)) if frame is None else frame.design(x, y)
+    return tuple(np.sqrt(np.einsum("ij,jk,ik->i", design, c, design)) for c in covariance)  # type: ignore[return-value]
 
 
 def _result(pairs: _Pairs, solution: _Solution, first: Match) -> AstrometricFit:
@@ -392,7 +423,7 @@ def _result(pairs: _Pairs, solution: _Solution, first: Match) -> AstrometricFit:
     rms = [float(np.sqrt(np.mean(values**2)) * free) for values in (east, north)]
     return AstrometricFit(solution.wcs, pairs.sources[keep], pairs.reference[keep], east, north, rms[0], rms[1],
                           1e3 * solution.scatter, solution.order, 1e3 * solution.errors[0], 1e3 * solution.errors[1],
-                          first.false_probability, solution.order == 0)
+                          first.false_probability, solution.order == 0, solution.covariance, solution.frame)
 
 
 def _checked(fit: AstrometricFit, config: AstrometryConfig) -> AstrometricFit:

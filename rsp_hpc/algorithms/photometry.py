@@ -14,9 +14,20 @@ from ..products.photocal import AB_ZERO_POINT, PhotoCal, nanojansky_of
 from .match import tree_of
 from .statistics import intrinsic_scatter, robust_sigma, weighted_median
 
-__all__ = ["PhotometryConfig", "RelativeConfig", "fit_zero_point", "nominal_zero_point", "relative_scales"]
+__all__ = ["PhotometryConfig", "RelativeConfig", "VerdictConfig", "fit_zero_point", "log_ratios", "nominal_zero_point",
+           "relative_scales"]
 
 _MAG = 2.5 / np.log(10.0)
+
+
+class VerdictConfig(Config):
+    """When a visit is called photometric."""
+
+    expected_spread: float = parameter(0.005, "what flat fields and gains leave between detectors", unit="mag", above=0.0)
+    max_spread: float = parameter(0.03, "larger differences between the detectors of a visit are clouds", unit="mag", above=0.0)
+    max_surface: float = parameter(0.03, "a larger rms of the zero point over the focal plane is clouds", unit="mag", above=0.0)
+    max_extinction: float = parameter(0.5, "more light lost than this, against nominal_zero_point, is a bad night", unit="mag",
+                                      above=0.0)
 
 
 class PhotometryConfig(Config):
@@ -27,6 +38,11 @@ class PhotometryConfig(Config):
     clip: float = parameter(4.0, "stars further off, in sigma, are left out", above=1.0)
     error_floor: float = parameter(0.003, "least error of a star: flat fields, PSF", unit="mag", low=0.0)
     color_term: float = parameter(0.0, "slope of (our magnitude - reference) with the reference colour", unit="mag/mag")
+    color: dict[str, tuple[str, str]] = parameter({}, "reference bands whose difference is the colour, by our band: {r: [g, i]}")
+    color_terms: dict[str, float] = parameter({}, "the same by band, where color_term does not hold", unit="mag/mag")
+    color_zero: float = parameter(0.0, "colour at which the colour term vanishes", unit="mag")
+    fit_color_term: bool = parameter(False, "fit one colour term per visit, where 30 stars show a range of colours")
+    verdict: VerdictConfig = VerdictConfig()
     nominal_zero_point: dict[str, float] = parameter(
         {}, "without a reference catalogue: AB magnitude of one electron per second by band; bands not named have 31.4, which "
             "makes one electron per second one nJy", unit="mag")
@@ -59,24 +75,42 @@ def fit_zero_point(flux: np.ndarray, flux_err: np.ndarray, reference: tuple[np.n
     BadData
         Too few stars.
     """
+    rows, ratio, sigma = log_ratios(flux, flux_err, reference, config, color)
+    if len(ratio) < config.min_stars:
+        raise BadData(f"only {len(ratio)} reference stars with signal to noise >= {config.min_snr:g}, "
+                      f"{config.min_stars} are needed for a zero point")
+    if color is not None:
+        ratio = ratio - config.color_term * np.asarray(color, float)[rows] / _MAG
+    return _fit(ratio, sigma, config)
+
+
+def log_ratios(flux, flux_err, reference, config: PhotometryConfig, color=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which stars tell the zero point; ln(reference / measured) of these, and its error.
+
+    Weights and the cut in signal to noise come from the flux that the reference predicts, through the stars' common scale. The
+    small bias of the logarithm of a noisy number is taken out to second order.
+
+    Returns
+    -------
+    rows (m,) of the stars, ratio (m,), error (m,)
+    """
     expected, expected_err = (np.asarray(array, float) for array in reference)
     flux, flux_err = np.asarray(flux, float), np.asarray(flux_err, float)
-    use = (flux > 0) & (flux_err > 0) & (expected > 0) & (expected_err >= 0) & np.isfinite(flux_err + expected_err)
+    with np.errstate(invalid="ignore"):
+        use = (flux > 0) & (flux_err > 0) & (expected > 0) & (expected_err >= 0) & np.isfinite(flux_err + expected_err)
+    tilt = np.zeros(len(flux))
     if color is not None:
         use &= np.isfinite(color)
-    tilt = config.color_term * np.asarray(color, float)[use] / _MAG if color is not None else 0.0
-    flux, flux_err, expected, expected_err = flux[use], flux_err[use], expected[use], expected_err[use]
-    ratio = np.log(expected / flux) - tilt  # natural logarithms until the end
+        tilt = config.color_term * np.where(use, color, 0.0) / _MAG
+    rows = np.flatnonzero(use)
+    flux, flux_err, expected, expected_err, tilt = flux[rows], flux_err[rows], expected[rows], expected_err[rows], tilt[rows]
+    ratio = np.log(expected / flux)  # natural logarithms until the end
     bright = flux >= config.min_snr * flux_err
-    scale = float(np.median(ratio[bright])) if bright.any() else 0.0
-    noise = flux_err * np.exp(scale + tilt) / expected
-    use = bright.any() & (noise <= 1.0 / config.min_snr)
-    if use.sum() < config.min_stars:
-        raise BadData(f"only {int(use.sum())} reference stars with signal to noise >= {config.min_snr:g}, "
-                      f"{config.min_stars} are needed for a zero point")
-    ratio, noise, error = ratio[use], noise[use], (expected_err / expected)[use]
+    scale = float(np.median((ratio - tilt)[bright])) if bright.any() else 0.0
+    noise, error = flux_err * np.exp(scale + tilt) / expected, expected_err / expected
+    good = (noise <= 1.0 / config.min_snr) & bright.any()
     ratio = ratio + 0.5 * error**2 - 0.5 * noise**2
-    return _fit(ratio, np.sqrt(noise**2 + error**2 + (config.error_floor / _MAG) ** 2), config)
+    return rows[good], ratio[good], np.sqrt(noise**2 + error**2 + (config.error_floor / _MAG) ** 2)[good]
 
 
 def nominal_zero_point(band: str, exposure_time: float, config: PhotometryConfig) -> PhotoCal:

@@ -25,11 +25,13 @@ from .cosmic import CosmicConfig, find_cosmic_rays, find_stuck_pixels
 from .deblend import DeblendConfig, deblend
 from .detect import DetectConfig, detect
 from .detrend import DetrendConfig, detrend
+from .focalplane import FocalPlaneConfig
 from .gains import GainsConfig, match_gains
 from .interpolate import InterpolateConfig, interpolate
 from .measure import MeasureConfig, measure
 from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
+from .wholevisit import matched_stars, photometry_of_band, place_sources
 
 __all__ = ["VisitConfig", "calibrate_detector"]
 
@@ -50,6 +52,7 @@ class VisitConfig(Config):
     deblend: DeblendConfig = DeblendConfig()
     measure: MeasureConfig = MeasureConfig()
     astrometry: AstrometryConfig = AstrometryConfig()
+    focalplane: FocalPlaneConfig = FocalPlaneConfig()
     photometry: PhotometryConfig = PhotometryConfig()
     bright_threshold: float = parameter(12.0, "detection threshold of the first pass, which finds the stars for the PSF",
                                         unit="sigma", low=3.0)
@@ -63,28 +66,30 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     ----------
     raw : the amplifier segments
     calibration : combined frames of this detector and band
-    reference : stars with known positions and fluxes; None: the rough WCS and the nominal zero point are kept
+    reference : stars with known positions and fluxes at the epoch of the exposure; None: the rough WCS and the nominal zero point are kept
     config : all steps
 
     Raises
     ------
     BadData
-        The detector cannot be used; the message says why.
+        The detector cannot be used; the message says why. That its stars match nothing, or are too few for a zero point, is
+        only noted in what is returned: `algorithms.wholevisit.solve_visit` may place it by the visit's other detectors.
     """
     image = detrend(raw, calibration, config.detrend)
     guess, background, n_cosmic = _clean(image, raw.detector, config)
     psf, stars = _model_psf(image, guess, config)
     sources = _sources(image, psf, config.detect, config)
     correction = aperture_correction(image, psf, stars, config.psf)
-    fit = _fit_wcs(raw, sources, reference, config)
+    fit, problem = _fit_wcs(raw, sources, reference, config)
     wcs = fit.wcs if fit is not None else raw.wcs
-    photocal = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
+    photocal, unscaled = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
     summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), "n_cosmic_ray_pixels": float(n_cosmic),
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
                **_summary(image, background, psf, photocal, fit)}
-    sources = _calibrated(sources, raw, wcs, photocal.scale * correction.factor, photocal.scale)
+    sources = _calibrated(sources, raw, (wcs, fit), photocal.scale * correction.factor, photocal.scale)
+    matches = _matches(raw, sources, reference, fit, config)
     return VisitDetector(raw.exposure, raw.detector.name, raw.detector.id, image, background, psf, wcs, photocal,
-                         correction.factor, sources, summary)
+                         correction.factor, sources, summary, matches, raw.wcs, not problem, not unscaled, problem or unscaled)
 
 
 def _clean(image: MaskedImage, detector: Detector, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
@@ -142,27 +147,52 @@ def _sources(image: MaskedImage, psf: Psf, detection: DetectConfig, config: Visi
 
 
 def _fit_wcs(raw: RawDetector, sources: Catalogue, reference: ReferenceCatalogue | None,
-             config: VisitConfig) -> AstrometricFit | None:
+             config: VisitConfig) -> tuple[AstrometricFit | None, str]:
+    """The detector's own fit, and what is wrong where it has none: the visit's other detectors may still place it."""
     if reference is None:
         if raw.wcs is None:
             raise BadData(f"{raw.name}: no WCS in the header and no reference catalogue to find one; give a catalogue")
-        return None
+        return None, ""
     if raw.wcs is None:
         raise BadData(f"{raw.name}: no pointing in the header to begin the match with; add ra and dec to the camera's header keys")
-    return fit_wcs(sources, reference.at_epoch(raw.exposure.mjd), raw.wcs, raw.detector.box, config.astrometry,
-                   raw.exposure.band)
+    try:
+        return fit_wcs(sources, reference, raw.wcs, raw.detector.box, config.astrometry, raw.exposure.band), ""
+    except BadData as error:
+        return None, str(error)
 
 
 def _fit_photocal(exposure: Exposure, sources: Catalogue, correction: float, fit: AstrometricFit | None,
-                  reference: ReferenceCatalogue | None, config: VisitConfig) -> PhotoCal:
-    """The zero point from the stars that the astrometry matched; the nominal one without a catalogue."""
-    if fit is None or reference is None:
-        return nominal_zero_point(exposure.band, exposure.exposure_time, config.photometry)
+                  reference: ReferenceCatalogue | None, config: VisitConfig) -> tuple[PhotoCal, str]:
+    """The zero point from the stars that the astrometry matched, the nominal one without; and why, where that is to be mended."""
+    nominal = nominal_zero_point(exposure.band, exposure.exposure_time, config.photometry)
+    if reference is None:
+        return nominal, ""
     flux, flux_err = reference.of_band(exposure.band)
+    if fit is None:
+        return nominal, "its stars were not matched"
     use = reference.is_star[fit.reference] & ~sources["psfFlux_flag"][fit.sources]
     mine, theirs = fit.sources[use], fit.reference[use]
-    return fit_zero_point(sources["psfFlux"][mine] * correction, sources["psfFluxErr"][mine] * correction,
-                          (flux[theirs], flux_err[theirs]), config.photometry)
+    stars = matched_stars(0, sources, reference, (mine, theirs), (exposure.band, config.photometry))
+    photometry = photometry_of_band(config.photometry, exposure.band)
+    try:
+        return fit_zero_point(sources["psfFlux"][mine] * correction, sources["psfFluxErr"][mine] * correction,
+                              (flux[theirs], flux_err[theirs]), photometry,
+                              np.asarray(stars["refColor"], float) if photometry.color_term else None), ""
+    except BadData as error:
+        return nominal, str(error)
+
+
+def _matches(raw: RawDetector, sources: Catalogue, reference: ReferenceCatalogue | None, fit: AstrometricFit | None,
+             config: VisitConfig) -> Catalogue:
+    """The stars that the fit used, with their offsets; none without a fit."""
+    if reference is None:
+        return Catalogue(())
+    rows = (fit.sources, fit.reference) if fit is not None else (np.zeros(0, int), np.zeros(0, int))
+    table = matched_stars(raw.detector.id, sources, reference, rows, (raw.exposure.band, config.photometry))
+    if fit is None:
+        return table
+    return table.with_columns((), {"offsetRa": 1e3 * fit.east, "offsetDec": 1e3 * fit.north,
+                                   "usedAstrometry": np.ones(fit.n, bool)})
 
 
 def _middle(image: MaskedImage) -> tuple[float, float]:
@@ -193,22 +223,17 @@ SKY_COLUMNS = (
     Column("sourceId", "i8", "", "visit, detector and counter packed: products.ids"),
     Column("visit", "i8", "", "visit"),
     Column("detector", "i4", "", "detector number"),
-    Column("ra", "f8", "deg", "right ascension, ICRS"),
-    Column("dec", "f8", "deg", "declination, ICRS"),
-    Column("raErr", "f4", "deg", "error of ra times cos(dec), from the centroid"),
-    Column("decErr", "f4", "deg", "error of dec, from the centroid"),
 )
 
 
-def _calibrated(sources: Catalogue, raw: RawDetector, wcs: Wcs, psf_scale: float, scale: float) -> Catalogue:
+def _calibrated(sources: Catalogue, raw: RawDetector, solution: tuple[Wcs, AstrometricFit | None], psf_scale: float, scale: float) -> Catalogue:
     """The sources with sky positions, ids, and fluxes in nJy (PSF fluxes aperture corrected)."""
     n = len(sources)
-    ra, dec = wcs.pixel_to_sky(sources["x"], sources["y"])
-    jacobian = wcs.local_jacobian(*(0.5 * (side - 1) for side in raw.detector.size)) / 3600.0
-    variance = np.stack([sources["xErr"].astype(float) ** 2, sources["yErr"].astype(float) ** 2])
-    error = np.sqrt(jacobian**2 @ variance)
+    wcs, fit = solution
+    share = fit.error(sources["x"], sources["y"]) if fit is not None else (np.zeros(n), np.zeros(n))
+    sources = place_sources(sources, wcs, share, fit.scatter / 1e3 if fit is not None else 0.0)
     arrays = {"sourceId": source_ids(raw.exposure.visit, raw.detector.id, n), "visit": np.full(n, raw.exposure.visit),
-              "detector": np.full(n, raw.detector.id), "ra": ra, "dec": dec, "raErr": error[0], "decErr": error[1]}
+              "detector": np.full(n, raw.detector.id)}
     columns = list(SKY_COLUMNS)
     for column in sources.columns.values():
         if column.unit == "electron":

@@ -4,6 +4,7 @@
     /detectors/<name>/{image, variance, mask}   pixels (`io.pixels`)
     /detectors/<name>/{psf, wcs, photocal, background, summary}
     /sources                                    all detectors, ordered by detector number; one dataset per column
+    /matches                                    stars of the reference catalogue that were found, the same way
 
     with VisitWriter(path, header) as writer:       # leader
         writer.append(encode_visit_detector(...))   # from any rank, in any order
@@ -64,7 +65,7 @@ class VisitWriter(ProductWriter):
 
     def __init__(self, path: str | Path, header: Header):
         super().__init__(path, replace(header, kind=KIND))
-        self._sources: dict[tuple[int, str], Catalogue] = {}
+        self._lean: dict[tuple[int, str], VisitDetector] = {}
 
     def append(self, part: EncodedVisitDetector) -> None:
         """Write one detector."""
@@ -73,22 +74,37 @@ class VisitWriter(ProductWriter):
             write_record(self.file, "exposure", visit.exposure)
         group = self.file.require_group("detectors").create_group(visit.detector)
         append_image(group, visit.image, part.pixels)
-        for name, _ in RECORDS:
-            if getattr(visit, name) is not None:
-                write_record(group, name, getattr(visit, name))
-        put(group, detector_id=visit.detector_id, aperture_correction=float(visit.aperture_correction))
-        put(group.create_group("summary"), **{key: visit.summary[key] for key in sorted(visit.summary)})
-        self._sources[visit.detector_id, visit.detector] = visit.sources
+        self._lean[visit.detector_id, visit.detector] = visit
+
+    def detectors(self) -> list[VisitDetector]:
+        """What has been appended, by number, whoever came first; without pixels."""
+        return [self._lean[key] for key in sorted(self._lean)]
+
+    def replace(self, visit: VisitDetector) -> None:
+        """Another solution of a detector whose pixels are written."""
+        self._lean[visit.detector_id, visit.detector] = visit
+
+    def remove(self, visit: VisitDetector) -> None:
+        """Take a detector out again."""
+        del self._lean[visit.detector_id, visit.detector]
+        del self.file["detectors"][visit.detector]
 
     def finish(self) -> None:
-        """All detectors' sources in the order of their numbers, whoever came first."""
-        start = 0
-        for (_, name), catalogue in sorted(self._sources.items()):
-            put(self.file["detectors"][name], sources=[start, start + len(catalogue)])
-            start += len(catalogue)
-        if self._sources:
-            ordered = [self._sources[key] for key in sorted(self._sources)]
-            write_catalogue(self.file, "sources", Catalogue.concatenate(ordered))
+        """All that is known of the detectors, and their sources and matches in the order of their numbers."""
+        visits, start = self.detectors(), 0
+        for visit in visits:
+            group = self.file["detectors"][visit.detector]
+            for name, _ in RECORDS:
+                if getattr(visit, name) is not None:
+                    write_record(group, name, getattr(visit, name))
+            put(group, detector_id=visit.detector_id, aperture_correction=float(visit.aperture_correction),
+                sources=[start, start + len(visit.sources)])
+            put(group.create_group("summary"), **{key: visit.summary[key] for key in sorted(visit.summary)})
+            start += len(visit.sources)
+        if visits:
+            write_catalogue(self.file, "sources", Catalogue.concatenate([visit.sources for visit in visits]))
+        if matches := [visit.matches for visit in visits if visit.matches.columns]:
+            write_catalogue(self.file, "matches", Catalogue.concatenate(matches))
 
 
 def visit_detector_names(path: str | Path) -> list[str]:

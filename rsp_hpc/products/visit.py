@@ -31,6 +31,9 @@ class VisitDetector:
     aperture_correction : float, factor on PSF flux so that it equals the flux in the calibration aperture
     sources : Catalogue
     summary : numbers of this detector (n_sources, psf_fwhm, sky, sky_noise, astrometric rms, depth, seconds, ...)
+    matches : Catalogue, stars of the reference catalogue that were found (`algorithms.wholevisit.MATCH_COLUMNS`)
+    guess : Wcs before the fit; not stored
+    wcs_known, photocal_known : False while only the visit's other detectors can tell; `problem` says why. Not stored
     """
 
     exposure: Exposure
@@ -44,3 +47,8 @@ class VisitDetector:
     aperture_correction: float
     sources: Catalogue
     summary: dict[str, float] = field(default_factory=dict)
+    matches: Catalogue = field(default_factory=lambda: Catalogue(()))
+    guess: Wcs | None = None
+    wcs_known: bool = True
+    photocal_known: bool = True
+    problem: str = ""

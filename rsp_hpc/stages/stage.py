@@ -157,6 +157,14 @@ class Stage:
         """
         raise NotImplementedError
 
+    def complete(self, run: Run, unit: Unit, writer) -> list[Failure]:
+        """On the leader, once all parts of a unit are in and before its file appears: what only all of them together can tell.
+
+        It sees what came with the parts, sorted by the writer whatever their order, so the result does not depend on the ranks.
+        Returns the parts that turn out to be unusable.
+        """
+        return []
+
     def finish(self, run: Run) -> list[Failure]:
         """On rank 0, once all units are done; failures are listed like those of units."""
         return []
@@ -320,6 +328,12 @@ def _do_unit(run: Run, stage: Stage, team: Communicator, unit: Unit, rows: list[
             outcome = run_parts(team, unit.parts, costs, work, sink, run.stop)
             outcome.failures += left_out
             if outcome.stopped or not outcome.done:
+                raise _NothingWritten
+            lost = stage.complete(run, unit, writer)
+            outcome.failures += lost
+            names = {row.part for row in lost}
+            outcome.done = [i for i in outcome.done if unit.parts[i].name not in names]
+            if not outcome.done:
                 raise _NothingWritten
             writer.note(_parts(unit, outcome),
                         unit.is_incomplete or any(row.error not in FINAL for row in outcome.failures))

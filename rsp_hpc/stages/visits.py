@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..algorithms.visit import calibrate_detector
+from ..algorithms.wholevisit import solve_visit
 from ..errors import BadData
 from ..io.calibration import read_calibration
 from ..io.fits import read_table
 from ..io.raw import read_raw_detector
 from ..io.visit import VisitWriter, encode_visit_detector
-from ..parallel import on_leader
+from ..parallel import Failure, on_leader
+from ..products.box import Box
 from ..products.calibration import Calibration
 from ..products.exposure import Exposure
+from ..products.geometry import angular_separation, sky_of_vectors, unit_vectors
 from ..products.reference import ReferenceCatalogue
+from ..products.visit import VisitDetector
+from ..products.wcs import Wcs
 from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
@@ -58,10 +65,25 @@ class Visits(Stage):
             raw = read_raw_detector(part.key, run.camera, part.name)
             calibration = run.cached(f"calibration {part.name} {exposure.band}",
                                      lambda: _calibration(run, part.name, exposure.band, kinds))
+            reference = _reference(run, exposure, raw.wcs, raw.detector.box)
         with record("compute"):
-            visit = calibrate_detector(raw, calibration, run.reference, run.config.visits)
+            visit = calibrate_detector(raw, calibration, reference, run.config.visits)
         with record("encode"):
             return encode_visit_detector(visit, q=run.config.io.quantisation or 1.0, exact=not run.config.io.quantisation)
+
+    def complete(self, run: Run, unit: Unit, writer: VisitWriter) -> list[Failure]:
+        """One solution of the focal plane and of the zero points; a detector that even that cannot place is left out."""
+        config, failures = run.config.visits, []
+        visits = writer.detectors()
+        reference = _around_visit(run, visits)
+        solved = solve_visit(visits, reference, (config.astrometry, config.focalplane, config.photometry))
+        for visit, result in zip(visits, solved):
+            if isinstance(result, BadData):
+                writer.remove(visit)
+                failures.append(Failure("", visit.detector, type(result).__name__, str(result)))
+            else:
+                writer.replace(result)
+        return failures
 
     def writer(self, run: Run, unit: Unit, header):
         return VisitWriter(unit.product, header)
@@ -81,3 +103,25 @@ def _calibration(run: Run, detector: str, band: str, kinds: tuple[str, ...]) -> 
         raise BadData(f"detector {detector} has no {' and no '.join(missing)} in band {band}, which others have: add these "
                       "frames and run calibs, or leave the detector out")
     return calibration
+
+
+def _reference(run: Run, exposure: Exposure, wcs: Wcs | None, box: Box) -> ReferenceCatalogue | None:
+    """The reference stars that may be on a detector, at the epoch of the exposure; all if none is near: the match says so."""
+    if run.reference is None or wcs is None:
+        return run.reference
+    middle = wcs.pixel_to_sky(box.x0 + 0.5 * box.nx, box.y0 + 0.5 * box.ny)
+    size = float(np.max(angular_separation(*wcs.pixel_to_sky(*box.corners().T), *middle)))
+    match = run.config.visits.astrometry.match
+    near = run.reference.cone(*map(float, middle), 1.1 * size * (1.0 + match.max_scale) + (match.max_offset + 60.0) / 3600.0)
+    return (near if len(near) else run.reference).at_epoch(exposure.mjd)
+
+
+def _around_visit(run: Run, visits: list[VisitDetector]) -> ReferenceCatalogue | None:
+    """The reference stars around all detectors of a visit, at its epoch."""
+    if run.reference is None or not visits:
+        return None
+    corners = np.concatenate([np.stack(v.guess.pixel_to_sky(*v.background.box.corners().T), -1) for v in visits if v.guess])
+    ra, dec = sky_of_vectors(unit_vectors(*corners.T).sum(axis=0))
+    radius = float(np.max(angular_separation(*corners.T, ra, dec)))
+    margin = run.config.visits.astrometry.match.max_offset / 3600.0
+    return run.reference.cone(float(ra), float(dec), 1.1 * radius + margin + 0.02).at_epoch(visits[0].exposure.mjd)
