@@ -21,7 +21,7 @@ __all__ = ["DefectsConfig", "build_defects", "smooth_plane", "vampires"]
 class DefectsConfig(Config):
     """What makes a pixel a defect."""
 
-    hot_rate: float = parameter(4.0, "hot: dark current above the detector's median by this", unit="electron/s", above=0.0)
+    hot_rate: float = parameter(5.0, "hot: dark current above the detector's median by this", unit="electron/s", above=0.0)
     hot_sigma: float = parameter(6.0, "and by so many times its error", unit="sigma", above=0.0)
     dead_flat: float = parameter(0.5, "dead: response below this fraction of its surroundings", low=0.0, high=1.0)
     bright_flat: float = parameter(1.5, "bad: response above this multiple of its surroundings", low=1.0)
