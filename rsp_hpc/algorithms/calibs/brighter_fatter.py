@@ -33,9 +33,10 @@ class BrighterFatterConfig(Config):
     method: Literal["scalar", "electrostatic"] = parameter("electrostatic", "a potential, or an electrostatic model of the borders")
     size: int = parameter(8, "lags of the product, from 0 on; beyond those measured the electrostatic model extrapolates", unit="pixel",
                           low=3, high=32)
-    thickness: float = parameter(10.0, "of the sensor", unit="pixel", above=1.0)
+    thickness: float = parameter(10.0, "of the sensor: where the fit starts, which finds how far the field is felt; it is held to a factor "
+                                       "of about two unless the a_ij say otherwise", unit="pixel", above=1.0)
     clip: float = parameter(5.0, "amplifiers whose a_ij differ from the others by more are left out", unit="sigma", above=2.0)
-    model_error: float = parameter(0.15, "how far the electrostatic model is believed, relative: what is left of the measured a_ij is "
+    model_error: float = parameter(0.1, "how far the electrostatic model is believed, relative: what is left of the measured a_ij is "
                                          "added in proportion to their weight against it", above=0.0)
     min_significance: float = parameter(5.0, "a product from an a_00 below is bad", unit="sigma", above=1.0)
 
@@ -76,7 +77,7 @@ def build_brighter_fatter(ptc: PhotonTransfer, config: BrighterFatterConfig) -> 
         nothing = np.zeros((2 * size - 1,) * 2)
         return BrighterFatter("electrostatic", north=nothing, east=nothing, error=np.full_like(nothing, np.nan)), verdict
     parameters, chi2 = _fit_model(areas, config)
-    north, east = electrostatic_shifts(parameters, config.thickness, size)
+    north, east = electrostatic_shifts(parameters, size)
     more_north, more_east, error = _remainder(areas, north, east, config)
     left = (area_change(north + more_north, east + more_east)[size - 1:, size - 1:][:n, :n] - areas.a) / np.hypot(
         areas.error, 0.01 * areas.a[0, 0])
@@ -173,30 +174,29 @@ def _remainder(areas: _Areas, north: np.ndarray, east: np.ndarray, config: Brigh
 # ---- the electrostatic model
 
 
-def electrostatic_shifts(parameters: np.ndarray, thickness: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+def electrostatic_shifts(parameters: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Border shifts (north, east) by one electron, each (2 size - 1, 2 size - 1), 1/electron.
 
     Parameters
     ----------
     parameters : strength (1/electron), height of the electron above the gates, and where drift ends at borders that run along y
-        (east) and along x (north), in pixels
-    thickness : pixels between the two conducting faces
+        (east) and along x (north); thickness between the two conducting faces; in pixels
     """
     tables = []
     for end in (parameters[3], parameters[2]):
-        shift = _border_shift(parameters, end, thickness, size)[:, :-1]  # [aside, ahead]: aside 0 on, ahead 1 on
+        shift = _border_shift(parameters, end, size)[:, :-1]  # [aside, ahead]: aside 0 on, ahead 1 on
         ahead = np.concatenate([np.zeros((size, 1)), -shift[:, ::-1], shift], axis=1)  # ahead from -(size - 1) on
         tables.append(np.concatenate([ahead[:0:-1], ahead]))
     return tables[0].T, tables[1]
 
 
-def _border_shift(parameters: np.ndarray, end: float, thickness: float, size: int) -> np.ndarray:
+def _border_shift(parameters: np.ndarray, end: float, size: int) -> np.ndarray:
     """(size, size): shift of the border at +1/2 ahead of a pixel, with the electron `aside` 0, 1, ... and `ahead` 1, 2, ... of it.
 
     Strength times the solid angle under which the electron and its images in the two faces see the wall above the border.
     """
-    strength, height = parameters[:2]
-    image = 2.0 * thickness * np.arange(-3, 4)
+    strength, height, _, _, thickness = parameters
+    image = 2.0 * thickness * np.arange(-4, 5)
     centre = np.concatenate([image + height, image - height])
     sign = np.repeat([1.0, -1.0], len(image))
     away = (np.arange(1, size + 1) - 0.5)[None, :, None]
@@ -208,13 +208,13 @@ def _border_shift(parameters: np.ndarray, end: float, thickness: float, size: in
     return strength * total
 
 
-def _model_areas(parameters: np.ndarray, thickness: float, size: int) -> np.ndarray:
+def _model_areas(parameters: np.ndarray, size: int) -> np.ndarray:
     """(size, size) a at lags >= 0: what comes in over the four borders."""
     def across(shift: np.ndarray) -> np.ndarray:  # [aside, ahead]
         near = np.concatenate([-shift[:, :1], shift[:, :-1]], axis=1)  # of the pixel itself both borders move in
         return near - shift
 
-    east, north = (_border_shift(parameters, end, thickness, size) for end in parameters[2:])
+    east, north = (_border_shift(parameters, end, size) for end in parameters[2:4])
     return across(east) + across(north).T
 
 
@@ -224,9 +224,10 @@ def _fit_model(areas: _Areas, config: BrighterFatterConfig) -> tuple[np.ndarray,
     error = np.hypot(areas.error, config.model_error * np.abs(areas.a))
 
     def residual(values: np.ndarray) -> np.ndarray:
-        return ((_model_areas(_physical(values, areas.a[0, 0]), config.thickness, n) - areas.a) / error).ravel()
+        model = _model_areas(_physical(values, areas.a[0, 0]), n)
+        return np.append(((model - areas.a) / error).ravel(), (values[4] - np.log(config.thickness)) / 0.7)
 
-    starts = [np.log([0.1, height, 0.5, 0.5]) for height in (0.1, 0.5, 1.5)]
+    starts = [np.log([0.1, height, 0.5, 0.5, config.thickness]) for height in (0.1, 0.5, 1.5)]
     best = min((least_squares(residual, start, max_nfev=100, loss="soft_l1") for start in starts), key=lambda fit: fit.cost)
     chi2 = float((residual(best.x) ** 2).sum() / max(1, n * n - 4))
     return _physical(best.x, areas.a[0, 0]), chi2
