@@ -22,7 +22,8 @@ from ...products.camera import Detector
 from ...products.exposure import Exposure, RawDetector
 from ..detrend import DetrendConfig, overscan_levels
 
-__all__ = ["BLOCK", "Frame", "Stack", "clipped_mean_of", "clipped_variance", "load_stack", "mesh_of", "raise_it", "without"]
+__all__ = ["BLOCK", "Frame", "Stack", "clipped_mean_of", "clipped_variance", "load_stack", "mesh_of", "raise_it", "release",
+           "rows_in_bands", "without"]
 
 BLOCK = 64  # pixels; clipped pixels are counted in blocks of this side
 THUMBNAIL = 1024  # pixels at most along a side of a thumbnail
@@ -97,10 +98,10 @@ class Stack:
         """Clipped mean into out = (mean, variance, clipped), amplifier by amplifier; `terms` of each."""
         for number, amplifier in enumerate(self.detector.amplifiers):
             parts = [frame[number] for frame in self.parts]
-            for band in _bands(parts, amplifier.data[3]):
+            for band in rows_in_bands([part.data for part in parts], amplifier.data[3]):
                 combine_amplifier(parts, self.geometry(number), terms[number], band, (*self.pedestal, BLOCK, clip), out)
                 for part in parts:
-                    _release(part.data)
+                    release(part.data)
 
 
 def raise_it(name: str, error: BadData) -> None:
@@ -108,15 +109,15 @@ def raise_it(name: str, error: BadData) -> None:
     raise error
 
 
-def _bands(parts: list[FramePart], ny: int) -> Iterator[slice]:
-    """All rows at once, or, where parts lie in a scratch file, bands of 64 MB in all."""
-    size = sum(part.data.nbytes for part in parts if isinstance(part.data, np.memmap))
+def rows_in_bands(planes: list[np.ndarray], ny: int) -> Iterator[slice]:
+    """All rows at once, or, where planes lie in a scratch file, bands of 64 MB in all."""
+    size = sum(plane.nbytes for plane in planes if isinstance(plane, np.memmap))
     step = max(1, int(ny * 64e6 / size)) if size > 64e6 else ny
     for first in range(0, ny, step):
         yield slice(first, min(ny, first + step))
 
 
-def _release(plane: np.ndarray) -> None:
+def release(plane: np.ndarray) -> None:
     """Give back the memory of a plane that lies in a file; it stays in the file."""
     if isinstance(plane, np.memmap):
         plane._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
@@ -210,7 +211,7 @@ def _parts_of(raw: RawDetector, config: DetrendConfig) -> list[FramePart]:
 def _to_scratch(part: FramePart, scratch: Allocate) -> FramePart:
     plane = scratch(part.data.shape, part.data.dtype)
     plane[:] = part.data
-    _release(plane)
+    release(plane)
     return part._replace(data=plane)
 
 
@@ -231,7 +232,7 @@ def _add(stack: Stack, frame: Frame, parts: list[FramePart], previous):
     stack.lights.append(lights)
     stack.saturated.append(saturated)
     for part in parts:
-        _release(part.data)
+        release(part.data)
     return scaled
 
 
