@@ -30,8 +30,8 @@ class ElectronicsConfig(Config):
 
     gain_spread: float = parameter(0.0, "rms by which true gains differ from the camera's description, relative", low=0.0,
                                    high=0.2)
-    offset: float = parameter(0.0, "rms of each amplifier's offset against its overscan, new in each exposure", unit="electron",
-                              low=0.0)
+    offset: float = parameter(0.0, "rms of each amplifier's offset against its overscan, new in each science exposure",
+                              unit="electron", low=0.0)
     crosstalk_matrix: tuple[tuple[float, ...], ...] = parameter(
         (), "coupling of the amplifiers of each detector, a row per target, a column per source; (): see the other keys")
     crosstalk_table: str = parameter(
@@ -89,7 +89,7 @@ def electronics_of(config: ElectronicsConfig, detector: Detector, seed: int, ful
 
 
 def amplifier_offsets(config: ElectronicsConfig, detector: Detector, seed: int, visit: int) -> np.ndarray:
-    """(n,) electron: by how much each amplifier's data pixels of an exposure stand above its overscan, besides the light."""
+    """(n,) electron: by how much the data pixels of each amplifier of a science exposure stand above its overscan, besides light."""
     return config.offset * generator(seed, "offsets", visit, detector.id).standard_normal(len(detector.amplifiers))
 
 

@@ -24,16 +24,17 @@ class RampConfig(Config):
     levels: int = parameter(0, "pairs; 0: none", low=0, high=500)
     first: float = parameter(50.0, "level of the faintest pair", unit="electron", above=0.0)
     last: float = parameter(120000.0, "level of the brightest pair", unit="electron", above=0.0)
-    spacing: Literal["log", "linear"] = parameter("log", "spacing of the levels")
+    spacing: Literal["log", "linear", "both"] = parameter("log", "spacing of the levels; both: half the pairs each")
     rate: float = parameter(3500.0, "light of the lamp", unit="electron/s", above=0.0)
     band: str = parameter("", "band they are taken in; '': the first")
 
     def level(self, pair: int) -> float:
         """Of a pair, electron."""
-        share = pair / max(self.levels - 1, 1)
-        if self.spacing == "linear":
-            return self.first + share * (self.last - self.first)
-        return self.first * (self.last / self.first) ** share
+        n_log = {"log": self.levels, "linear": 0, "both": (self.levels + 1) // 2}[self.spacing]
+        if pair < n_log:
+            return self.first * (self.last / self.first) ** (pair / max(n_log - 1, 1))
+        above = int(n_log > 0)  # the first level is there already
+        return self.first + (pair - n_log + above) / max(self.levels - n_log - 1 + above, 1) * (self.last - self.first)
 
 
 class ObservingConfig(Config):
@@ -115,7 +116,7 @@ class SimulatedExposure:
 
 def plan(config: ObservingConfig, camera: Camera, bands: tuple[str, ...], center: tuple[float, float],
          seed: int) -> list[SimulatedExposure]:
-    """All exposures: biases 101..., darks 201..., flats 301..., ramps 10001..., spots 20001..., science 1001... (bands alternate)."""
+    """All exposures: biases 101..., darks 201..., flats 301..., ramps 10001..., spots 20001..., science 1001...."""
     night, times = config.start - 0.3, config.dark_times or (config.dark_time,)
     exposures = [SimulatedExposure(101 + k, "bias", "", night + 1e-3 * k, 0.0, number=k) for k in range(config.bias_frames)]
     exposures += [SimulatedExposure(201 + k, "dark", "", night + 0.02 + 2e-3 * k, times[k % len(times)], number=k)

@@ -161,8 +161,10 @@ def simulate_detector(config: SurveySimulation, camera: Camera, sky: Catalogue, 
     charge = expose(config.detector, sensor, light, exposure.exposure_time,
                     generator(config.seed, "photons", exposure.visit, detector.id))
     charge += cosmic_rays_of(config, exposure, detector)
+    offsets = (amplifier_offsets(config.detector.electronics, detector, config.seed, exposure.visit)
+               if exposure.kind == "science" else None)
     segments = read_out(config.detector, detector, sensor, charge, generator(config.seed, "read", exposure.visit, detector.id),
-                        amplifier_offsets(config.detector.electronics, detector, config.seed, exposure.visit))
+                        offsets)
     return Simulated(segments, header_cards(camera, exposure, detector),
                      exposure_truth(config, camera, sky, exposure, detector, objects))
 
