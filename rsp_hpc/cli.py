@@ -157,6 +157,27 @@ def config(config, changes):
     click.echo(yaml.safe_dump(load_survey(Path(config), tuple(changes)).model_dump(mode="json"), sort_keys=False))
 
 
+@main.group()
+def refcat():
+    """Reference catalogues: in shards by place on the sky, read only where they are needed."""
+
+
+@refcat.command("build")
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--output", required=True, type=click.Path(), help="Folder of the catalogue: `reference: {file: FOLDER}`.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE",
+              help="What the columns mean, as in the section reference: ra=RA, bands={r: r_mag}. Gaia's are known.")
+@click.option("--order", type=click.IntRange(0, 10), default=5, show_default=True, help="HEALPix order of the shards.")
+@_guarded
+def refcat_build(files, output, changes, order):
+    """Make a sharded reference catalogue of FITS, Parquet or CSV tables."""
+    from .config import build, changed
+    from .io.refcat import ReferenceConfig, build_refcat
+
+    made = build_refcat(files, output, build(ReferenceConfig, changed({}, changes), "reference"), order)
+    click.echo(f"{output}: {len(made)} stars in {len(made.pixels)} shards, bands {', '.join(made.bands) or 'none'}")
+
+
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @_guarded

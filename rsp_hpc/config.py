@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Iterable, TypeVar
 
 import pydantic
 import yaml
 
 from .errors import ConfigError
 
-__all__ = ["Config", "build", "documentation", "effective", "load_yaml", "parameter"]
+__all__ = ["Config", "build", "changed", "documentation", "effective", "load_yaml", "parameter"]
 
 
 class Config(pydantic.BaseModel):
@@ -112,6 +112,32 @@ def load_yaml(path: str | Path) -> dict:
         raise ConfigError(f"{path}:{place} is not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold a mapping of sections, has {type(values).__name__}")
+    return values
+
+
+def changed(values: dict, changes: Iterable[str]) -> dict:
+    """Plain values with changes of the form `coadds.coadd.clip=4` applied, in place.
+
+    Raises
+    ------
+    ConfigError
+        A change is not of that form.
+    """
+    for change in changes:
+        key, sign, text = change.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"--set {change}: write section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {change}: the value is not YAML") from None
+        *sections, last = key.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {change}: {section} is not a section")
+        place[last] = value
     return values
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..config import Config, parameter
 from ..errors import BadData, ConfigError
 from .box import Box
+from .earth import barycentric_earth
 from .geometry import angular_separation, deproject
 from .photocal import nanojansky_of
 from .wcs import Wcs
@@ -23,7 +24,7 @@ _DAYS_PER_YEAR = 365.25
 class ReferenceConfig(Config):
     """Which file is the reference catalogue and what its columns mean."""
 
-    file: str = parameter("", "FITS or HDF5 table")
+    file: str = parameter("", "FITS table, or a folder made by `rsp-hpc refcat build`, whose columns are known")
     ra: str = parameter("ra", "column of right ascension")
     dec: str = parameter("dec", "column of declination")
     position_unit: Literal["deg", "rad"] = parameter("deg", "unit of ra and dec")
@@ -35,6 +36,10 @@ class ReferenceConfig(Config):
     pm_dec: str = parameter("", "column of the proper motion in dec, mas/yr; empty: none")
     pm_ra_err: str = parameter("", "column of the error of pm_ra, mas/yr; empty: 0")
     pm_dec_err: str = parameter("", "column of the error of pm_dec, mas/yr; empty: 0")
+    unknown_motion: float = parameter(6.0, "error of a proper motion that a catalogue with motions does not give; in one without "
+                                          "any, what the fit scatters tells", unit="mas/yr", low=0.0)
+    parallax: str = parameter("", "column of the parallax, mas; empty: none")
+    parallax_err: str = parameter("", "column of the error of the parallax, mas; empty: 0")
     epoch: float = parameter(2000.0, "Julian year of the positions", unit="yr", low=1800.0, high=2200.0)
     kind: Literal["magnitude", "nJy"] = parameter("magnitude", "what the bands' columns hold")
     bands: dict[str, str] = parameter({}, "column of each of our bands, e.g. {g: g_mag, r: r_mag}")
@@ -58,6 +63,7 @@ class ReferenceCatalogue:
     epoch : float, MJD TAI
     flux, flux_err : by band, (n,) float64, nJy; NaN where unknown
     is_star : (n,) bool
+    parallax, parallax_err : (n,) float64, mas; 0 where unknown
     """
 
     ra: np.ndarray
@@ -72,8 +78,13 @@ class ReferenceCatalogue:
     is_star: np.ndarray
     flux: dict[str, np.ndarray] = field(default_factory=dict)
     flux_err: dict[str, np.ndarray] = field(default_factory=dict)
+    parallax: np.ndarray | None = None
+    parallax_err: np.ndarray | None = None
 
     def __post_init__(self):
+        for name in ("parallax", "parallax_err"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.ra)))
         sizes = {len(value) for value in (*self._columns().values(), *self.flux.values(), *self.flux_err.values())}
         if len(sizes) != 1 or set(self.flux) != set(self.flux_err):
             raise ValueError(f"columns of one length and an error per band are needed, got lengths {sorted(sizes)}")
@@ -88,7 +99,7 @@ class ReferenceCatalogue:
 
     def _columns(self) -> dict[str, np.ndarray]:
         return {name: getattr(self, name) for name in ("ra", "dec", "ra_err", "dec_err", "pm_ra", "pm_dec", "pm_ra_err",
-                                                       "pm_dec_err", "is_star")}
+                                                       "pm_dec_err", "is_star", "parallax", "parallax_err")}
 
     def rows(self, index) -> ReferenceCatalogue:
         """The rows of an index array, slice or boolean mask."""
@@ -110,11 +121,23 @@ class ReferenceCatalogue:
         return self.rows(near[grown.contains(*wcs.sky_to_pixel(self.ra[near], self.dec[near]))])
 
     def at_epoch(self, mjd: float) -> ReferenceCatalogue:
-        """Positions, with grown errors, moved by the proper motions to an epoch (MJD TAI), along great circles."""
+        """Positions as seen from the Earth at an epoch (MJD TAI), with grown errors: proper motions along great circles, parallax.
+
+        The parallax is used up: the result has none.
+        """
         years = (mjd - self.epoch) / _DAYS_PER_YEAR
-        ra, dec = deproject(self.pm_ra * years / 3.6e6, self.pm_dec * years / 3.6e6, self.ra, self.dec)
-        return replace(self, ra=ra, dec=dec, epoch=float(mjd), ra_err=np.hypot(self.ra_err, self.pm_ra_err * years),
-                       dec_err=np.hypot(self.dec_err, self.pm_dec_err * years))
+        east, north = self.pm_ra * years, self.pm_dec * years
+        ra_err, dec_err = np.hypot(self.ra_err, self.pm_ra_err * years), np.hypot(self.dec_err, self.pm_dec_err * years)
+        if np.any(self.parallax) or np.any(self.parallax_err):
+            x, y, z = barycentric_earth(mjd)
+            ra, dec = np.radians(self.ra), np.radians(self.dec)
+            to_east = x * np.sin(ra) - y * np.cos(ra)  # the star moves against the Earth
+            to_north = (x * np.cos(ra) + y * np.sin(ra)) * np.sin(dec) - z * np.cos(dec)
+            east, north = east + self.parallax * to_east, north + self.parallax * to_north
+            ra_err, dec_err = np.hypot(ra_err, self.parallax_err * to_east), np.hypot(dec_err, self.parallax_err * to_north)
+        ra, dec = deproject(east / 3.6e6, north / 3.6e6, self.ra, self.dec)
+        return replace(self, ra=ra, dec=dec, epoch=float(mjd), ra_err=ra_err, dec_err=dec_err,
+                       parallax=np.zeros(len(self)), parallax_err=np.zeros(len(self)))
 
     def of_band(self, band: str) -> tuple[np.ndarray, np.ndarray]:
         """(flux, flux_err) in nJy of a band.
@@ -163,13 +186,18 @@ class ReferenceCatalogue:
             values = np.asarray(arrays[name], float)[good] * scale if name else np.full(int(good.sum()), np.nan)
             return np.where(np.isfinite(values), values, default)
 
+        def motion_error(motion: str, name: str) -> np.ndarray:
+            known = column(name, 1.0, 0.0)
+            return np.where(np.isfinite(column(motion, 1.0, np.nan)), known, config.unknown_motion) if motion else known
+
         to_mas = {"mas": 1.0, "arcsec": 1e3, "deg": 3.6e6}[config.position_error_unit]
         fluxes = {band: _flux_of(arrays, config, band, good) for band in config.bands}
         return cls(ra=np.mod(ra[good], 360.0), dec=dec[good],
                    ra_err=column(config.ra_err, to_mas, config.position_error),
                    dec_err=column(config.dec_err, to_mas, config.position_error),
                    pm_ra=column(config.pm_ra, 1.0, 0.0), pm_dec=column(config.pm_dec, 1.0, 0.0),
-                   pm_ra_err=column(config.pm_ra_err, 1.0, 0.0), pm_dec_err=column(config.pm_dec_err, 1.0, 0.0),
+                   pm_ra_err=motion_error(config.pm_ra, config.pm_ra_err), pm_dec_err=motion_error(config.pm_dec, config.pm_dec_err),
+                   parallax=column(config.parallax, 1.0, 0.0), parallax_err=column(config.parallax_err, 1.0, 0.0),
                    epoch=_MJD_2000 + (config.epoch - 2000.0) * _DAYS_PER_YEAR,
                    is_star=(np.asarray(arrays[config.star])[good] == config.star_value if config.star
                             else np.ones(int(good.sum()), bool)),
@@ -178,7 +206,7 @@ class ReferenceCatalogue:
 
 
 def _check_columns(arrays: dict[str, np.ndarray], config: ReferenceConfig) -> None:
-    keys = ("ra", "dec", "ra_err", "dec_err", "pm_ra", "pm_dec", "pm_ra_err", "pm_dec_err", "star")
+    keys = ("ra", "dec", "ra_err", "dec_err", "pm_ra", "pm_dec", "pm_ra_err", "pm_dec_err", "parallax", "parallax_err", "star")
     named = {f"reference.{key}": getattr(config, key) for key in keys}
     named.update({f"reference.bands.{band}": name for band, name in config.bands.items()})
     named.update({f"reference.errors.{band}": name for band, name in config.errors.items()})

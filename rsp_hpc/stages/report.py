@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import numpy as np
+
 from .. import log
 from ..errors import RspError
-from ..io.fits import read_table
+from ..io.refcat import read_reference
+from ..products.geometry import angular_separation, sky_of_vectors, unit_vectors
 from ..products.reference import ReferenceCatalogue
 from ..report.collect import collect
 from ..report.folder import Folder
 from ..report.page import make_report
 from .stage import Part, Record, Stage, Unit
 from .survey import Run
+
+
+MOST_REFERENCE = 6.0
+"""Degrees: a wider survey is not compared with a reference catalogue that is in shards."""
 
 
 class Report(Stage):
@@ -49,7 +56,17 @@ def _reference(run: Run, missing: list[str]) -> ReferenceCatalogue | None:
     if config is None or run.config.report.truth:
         return None
     try:
-        return ReferenceCatalogue.from_columns(read_table(run.data / config.file), config)
+        found = read_reference(run.data / config.file, config)
+        if isinstance(found, ReferenceCatalogue):
+            return found
+        exposures = [e for e in run.survey.exposures("science") if np.isfinite(e.ra + e.dec)]
+        places = np.array([[e.ra, e.dec] for e in exposures]).reshape(-1, 2)
+        ra, dec = sky_of_vectors(unit_vectors(*places.T).sum(axis=0))
+        radius = float(np.max(angular_separation(*places.T, ra, dec), initial=0.0)) + 1.5
+        if not exposures or radius > MOST_REFERENCE:
+            missing.append("reference: the survey is too wide to compare it with a reference catalogue on this page")
+            return None
+        return found.cone(float(ra), float(dec), radius)
     except RspError as error:
         missing.append(f"reference: {error}")
         return None

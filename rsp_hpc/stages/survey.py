@@ -23,11 +23,12 @@ from ..algorithms.objects import ObjectsConfig
 from ..algorithms.photometry import RelativeConfig
 from ..algorithms.visit import VisitConfig
 from ..algorithms.warp import WarpConfig
-from ..config import Config, build, load_yaml, parameter
+from ..config import Config, build, changed, load_yaml, parameter
 from ..errors import BadData, ConfigError
 from ..io.atomic import write_text
 from ..io.database import Survey, read_survey
 from ..io.paths import Store
+from ..io.refcat import ReferenceFolder
 from ..parallel import Communicator, Progress, StopRequest, on_leader
 from ..products.camera import Camera, load_camera
 from ..products.reference import ReferenceCatalogue, ReferenceConfig
@@ -129,7 +130,7 @@ class Run:
     stop: StopRequest
     options: Options = Options()
     host: str = field(default_factory=socket.gethostname)
-    reference: ReferenceCatalogue | None = None
+    reference: ReferenceCatalogue | ReferenceFolder | None = None
     """The reference catalogue, once the visits stage has been prepared."""
     expected: dict[str, int] = field(default_factory=dict)
     """Stage -> files that it should make in the end; of the stages that this start has run."""
@@ -191,23 +192,7 @@ def load_survey(path: Path, changes: tuple[str, ...] = ()) -> SurveyConfig:
     ConfigError
         The file, a key or a value is wrong; the message names the key and the nearest known one.
     """
-    values = load_yaml(path)
-    for change in changes:
-        key, sign, text = change.partition("=")
-        if not sign or not key:
-            raise ConfigError(f"--set {change}: write section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {change}: the value is not YAML") from None
-        *sections, last = key.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"--set {change}: {section} is not a section")
-        place[last] = value
-    return build(SurveyConfig, values)
+    return build(SurveyConfig, changed(load_yaml(path), changes))
 
 
 def find_camera(name: str, beside: Path) -> Camera:

@@ -8,8 +8,8 @@ from ..algorithms.visit import calibrate_detector
 from ..algorithms.wholevisit import solve_visit
 from ..errors import BadData
 from ..io.calibration import read_calibration
-from ..io.fits import read_table
 from ..io.raw import read_raw_detector
+from ..io.refcat import read_reference
 from ..io.visit import VisitWriter, encode_visit_detector
 from ..parallel import Failure, on_leader
 from ..products.box import Box
@@ -56,8 +56,7 @@ class Visits(Stage):
     def prepare(self, run: Run) -> None:
         config = run.config.reference
         if config is not None:
-            run.reference = on_leader(run.world, lambda: ReferenceCatalogue.from_columns(
-                read_table(run.data / config.file), config))
+            run.reference = on_leader(run.world, lambda: read_reference(run.data / config.file, config))
 
     def work(self, run: Run, unit: Unit, part: Part, record: Record):
         exposure, kinds = unit.key
@@ -106,14 +105,30 @@ def _calibration(run: Run, detector: str, band: str, kinds: tuple[str, ...]) -> 
 
 
 def _reference(run: Run, exposure: Exposure, wcs: Wcs | None, box: Box) -> ReferenceCatalogue | None:
-    """The reference stars that may be on a detector, at the epoch of the exposure; all if none is near: the match says so."""
-    if run.reference is None or wcs is None:
-        return run.reference
+    """The reference stars that may be on a detector, at the epoch of the exposure.
+
+    Raises
+    ------
+    BadData
+        The catalogue lacks the band, or is nowhere near: said before the detector is worked on.
+    """
+    if run.reference is None:
+        return None
+    if wcs is None:
+        raise BadData(f"visit {exposure.visit}: no pointing in the header to begin the match with; add ra and dec to the camera's "
+                      "header keys")
+    if exposure.band not in run.reference.bands:
+        raise BadData(f"the reference catalogue has no band {exposure.band}, only {', '.join(run.reference.bands) or 'positions'}; "
+                      "name its column in reference.bands or give another catalogue")
     middle = wcs.pixel_to_sky(box.x0 + 0.5 * box.nx, box.y0 + 0.5 * box.ny)
     size = float(np.max(angular_separation(*wcs.pixel_to_sky(*box.corners().T), *middle)))
     match = run.config.visits.astrometry.match
-    near = run.reference.cone(*map(float, middle), 1.1 * size * (1.0 + match.max_scale) + (match.max_offset + 60.0) / 3600.0)
-    return (near if len(near) else run.reference).at_epoch(exposure.mjd)
+    radius = 1.1 * size * (1.0 + match.max_scale) + (match.max_offset + 60.0) / 3600.0
+    near = run.reference.cone(float(middle[0]), float(middle[1]), radius)
+    if not len(near):
+        raise BadData(f"the reference catalogue is too far away: it has no star within {radius:.2f} deg of the detector at "
+                      f"{middle[0]:.4f} {middle[1]:+.4f}; check the pointing or give another")
+    return near.at_epoch(exposure.mjd)
 
 
 def _around_visit(run: Run, visits: list[VisitDetector]) -> ReferenceCatalogue | None:
