@@ -167,6 +167,72 @@ typedef struct {
 rsp_status rsp_cosmic(int64_t ny, int64_t nx, const rsp_cosmic_options *options, const float *restrict image,
         const float *restrict variance, const float *restrict sky, uint32_t *restrict mask, int64_t *restrict out_n_hit);
 
+/* ---- brighter-fatter --------------------------------------------------------------------------------------- */
+
+/* A kernel as a sum of products: K[dy][dx] = sum over k of column[k][below + dy] * row[k][before + dx], with dy from -below
+ * to above, dx from -before to after, at most 64 each way. 1/electron. With symmetry 1 (-1) each column is equal (opposite) to
+ * itself turned upside down; only its first half, and the middle, are then read. */
+typedef struct {
+    int64_t n_terms, before, after, below, above;
+    int32_t symmetry;          /* 0: none */
+    const float *row, *column; /* [n_terms][before + after + 1], [n_terms][below + above + 1] */
+} rsp_separable;
+
+typedef struct {
+    uint32_t exclude_bits;   /* pixels with one of them, that are not finite or are defects keep value and variance, and are
+                              * the mean of their neighbours for the others */
+    double level;            /* electron, where such a pixel has no neighbour within 8 pixels */
+    int64_t passes;          /* convolutions at most, >= 1 */
+    double tolerance;        /* electron; no further pass once no pixel changes by more */
+    double measured_share;   /* 0 to 1: shifts of later passes come from this share of the charge as measured, the rest as corrected */
+} rsp_brighter_fatter_options;
+
+/* Move charge back that crossed a border between pixels because the charges around had shifted it.
+ *   shift of the border between a pixel and the next one to the right, above = sum over d of east[d], north[d] * charge[pixel + d],
+ *   in pixels; with north NULL east is a potential P: the shift is that of the pixel less that of the next one
+ *   moved back = shift / 2 * (image[pixel] + image[next]) / 2, so that the sum over the image stays; none at the image's edge,
+ *   beyond which charges are as at the edge
+ *   image [ny*nx] electron, variance electron^2 (which changes by as much): in place; mask [ny*nx]; defects [ny*nx] or NULL
+ *   out_n_excluded pixels; out_passes made; out_change electron: the largest of the last pass.
+ * RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_brighter_fatter(int64_t ny, int64_t nx, const rsp_brighter_fatter_options *options, const rsp_separable *east,
+        const rsp_separable *north, const uint32_t *restrict mask, const uint8_t *restrict defects, float *restrict image,
+        float *restrict variance, int64_t *restrict out_n_excluded, int64_t *restrict out_passes, double *restrict out_change);
+
+/* ---- saturation -------------------------------------------------------------------------------------------- */
+
+/* Set bits within `radius` pixels (a disc) of every pixel that has one of from_bits on entry. mask [ny*nx] in place;
+ * out_n: pixels newly set. RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_saturation_grow(int64_t ny, int64_t nx, uint32_t from_bits, int64_t radius, uint32_t set_bits,
+        uint32_t *restrict mask, int64_t *restrict out_n);
+
+/* Bleed trails of one amplifier, the box x0 <= x < x1, y0 <= y < y1. A trail is a run of at least `length` saturated pixels of a
+ * column; it is grown by `beyond` pixels at its ends, inside the box, and `beside` on both sides. One that reaches the row that is
+ * read first has flooded the serial register: edge_rows rows there are set, edge_reach pixels to both sides, inside the box. */
+typedef struct {
+    int64_t x0, y0, x1, y1, length, beyond, beside, edge_rows, edge_reach;
+    int32_t read_at_top;       /* not 0: the last row is read first */
+    uint32_t saturated_bits, set_bits;
+} rsp_trail_options;
+/*   mask [ny*nx] in place; out_n: pixels newly set. RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_saturation_trails(int64_t ny, int64_t nx, const rsp_trail_options *options, uint32_t *restrict mask,
+        int64_t *restrict out_n);
+
+/* ---- fringe ------------------------------------------------------------------------------------------------ */
+
+/* Sums over the good pixels of the my x mx cells of an image (rows j * ny / my to (j + 1) * ny / my, columns likewise), for the fit of
+ * level + amplitude * pattern in each: number of pixels, and the sums of v, p, p^2, v p, v^2, where v = image - level of the cell and
+ * p the pattern. Pixels with a bit of `bad`, with `exclude` [ny*nx] (may be NULL) not zero, not finite in image or pattern, or with
+ * |v - amplitude * p| not below the cell's limit are left out.
+ *   image, level [my*mx], limit [my*mx], amplitude * pattern: one unit; cells with a level that is not finite are all zero
+ *   out_sums [my*mx][6].  RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_fringe_cells(int64_t ny, int64_t nx, const float *restrict image, const uint32_t *restrict mask,
+        const uint8_t *restrict exclude, uint32_t bad, const float *restrict pattern, int64_t my, int64_t mx,
+        const float *restrict level, const float *restrict limit, double amplitude, double *restrict out_sums);
+
+/* image -= amplitude * pattern, where that is finite. */
+rsp_status rsp_fringe_subtract(int64_t n_pixels, double amplitude, const float *restrict pattern, float *restrict image);
+
 /* ---- interpolate ------------------------------------------------------------------------------------------- */
 
 /* Fill the pixels that have one of `fill_bits` from good neighbours, and set `done_bit` in their mask.

@@ -341,7 +341,7 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
     return RawDetector(exposure, filled, tuple(segments[name] for name in names),
                        mean_wcs(solutions, described) if solutions else None,
                        _names_of([entry.path for entry in by_amplifier.values()]),
-                       _mask_of(by_amplifier, described))
+                       _mask_of(by_amplifier, described), camera.pixel_size)
 
 
 def _check_read(entry: RawFile, amplifiers: Sequence[Amplifier], file: FitsFile, camera: Camera) -> None:

@@ -64,3 +64,5 @@ class RawDetector:
     name: str = ""
     masked: np.ndarray | None = field(default=None, repr=False)
     """(ny, nx) uint32 planes that came with an already detrended frame, or None."""
+    pixel_size: float = float("nan")
+    """micron; NaN if unknown."""

@@ -7,7 +7,7 @@ import numpy as np
 from .camera import Camera, Detector
 from .wcs import Wcs
 
-__all__ = ["focal_plane_to_pixel", "pixel_to_focal_plane", "rough_wcs", "sky_matrix"]
+__all__ = ["focal_plane_to_pixel", "pixel_to_focal_plane", "place_on_focal_plane", "rough_wcs", "sky_matrix"]
 
 
 def _rotation(degrees: float) -> np.ndarray:
@@ -17,7 +17,12 @@ def _rotation(degrees: float) -> np.ndarray:
 
 def pixel_to_focal_plane(camera: Camera, detector: Detector, x, y) -> tuple[np.ndarray, np.ndarray]:
     """Focal-plane (x, y) in mm of zero-based pixels of an assembled detector; shapes are kept."""
-    step = 1e-3 * camera.pixel_size * _rotation(detector.rotation)
+    return place_on_focal_plane(detector, camera.pixel_size, x, y)
+
+
+def place_on_focal_plane(detector: Detector, pixel_size: float, x, y) -> tuple[np.ndarray, np.ndarray]:
+    """The same where only the size of a pixel (micron) is known of the camera."""
+    step = 1e-3 * pixel_size * _rotation(detector.rotation)
     dx, dy = np.asarray(x, float) - 0.5 * (detector.size[0] - 1), np.asarray(y, float) - 0.5 * (detector.size[1] - 1)
     return (detector.center[0] + step[0, 0] * dx + step[0, 1] * dy,
             detector.center[1] + step[1, 0] * dx + step[1, 1] * dy)

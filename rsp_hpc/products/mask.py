@@ -37,6 +37,7 @@ PLANES: dict[str, MaskPlane] = {
         ("VIGNETTED", "outside the unvignetted field"),
         ("ITL_DIP", "dip beside a bright star of an ITL detector"),
         ("HIGH_VARIANCE", "variance far above its surroundings"),
+        ("SPIKE", "diffraction spike of a bright star"),
     ))
 }
 
