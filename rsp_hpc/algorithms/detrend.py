@@ -14,9 +14,11 @@ from ..config import parameter
 from ..errors import BadData
 from ..kernels.detrend import AmplifierGeometry, DetrendBits, Planes, detrend_amplifier, flatten_planes, prepare
 from ..products.calibration import Calibration
+from ..products.electronics import BrighterFatter
 from ..products.exposure import RawDetector
 from ..products.image import MaskedImage
 from ..products.mask import bits
+from .brighter_fatter import BrighterFatterConfig, correct_brighter_fatter
 from .overscan import OverscanConfig, overscan_levels
 
 __all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "flatten", "overscan_levels", "prepare_calibration",
@@ -28,6 +30,7 @@ class DetrendConfig(OverscanConfig):
 
     min_flat: float = parameter(0.1, "pixels with a flat not above it are BAD", low=0.0, high=0.9)
     min_good: float = parameter(0.01, "a detector with a smaller fraction of good pixels is refused", low=0.0, high=1.0)
+    brighter_fatter: BrighterFatterConfig = BrighterFatterConfig()
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,16 @@ class PreparedCalibration:
     dark_time : float, s
     constant_noise : float, electron^2: of the bias and dark frames, and the dark's mean where it is not in a plane
     has_bias : bool
+    brighter_fatter : as in `Calibration`
+    defects : (ny, nx) bool or None
     """
 
     planes: Planes
     dark_time: float
     constant_noise: float
     has_bias: bool
+    brighter_fatter: BrighterFatter | None = None
+    defects: np.ndarray | None = None
 
 
 def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
@@ -56,14 +63,21 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     `min_flat` or not finite, no bias or dark), UNMASKEDNAN (raw value not finite). Planes that came with the frame are kept.
     The flat is that of the light of a star: the flat's own times the illumination correction.
 
-    What must see charges before the flat (brighter-fatter) stands between the two halves of this, `to_electrons` and `flatten`.
+    Where there is a brighter-fatter kernel, the charges are moved back before the flat, between the two halves of this,
+    `to_electrons` and `flatten`; SUSPECT is then set around saturated pixels.
 
     Raises
     ------
     BadData
         Segments or calibration of another size, or hardly a good pixel; says which and what to do.
     """
-    image, good = _sweep(raw, calibration, config, flat=True)
+    if calibration.brighter_fatter is not None and config.brighter_fatter.apply:
+        image = to_electrons(raw, calibration, config)
+        correct_brighter_fatter(image, calibration.brighter_fatter, config.brighter_fatter, calibration.defects)
+        flatten(image, calibration, config)
+        good = _count_good(image)
+    else:
+        image, good = _sweep(raw, calibration, config, flat=True)
     if raw.masked is not None:
         image.mask |= raw.masked
         good = _count_good(image)
@@ -142,7 +156,8 @@ def prepare_calibration(calibration: Calibration, dark_time: float, raw: RawDete
     if not good:
         raise BadData(f"{_name(raw)}: no pixel of the flat is above {config.min_flat}; take other flats or lower detrend.min_flat")
     constant = calibration.noise_variance(dark_time) + (0.0 if step else mean)
-    return PreparedCalibration(planes, dark_time, constant, calibration.bias is not None)
+    return PreparedCalibration(planes, dark_time, constant, calibration.bias is not None, calibration.brighter_fatter,
+                               calibration.defects)
 
 
 def _name(raw: RawDetector) -> str:

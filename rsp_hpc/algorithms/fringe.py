@@ -108,5 +108,5 @@ def _solve(sums: np.ndarray, config: FringeConfig) -> FringeAmplitude:
         chi2 = float((weight * (own - value) ** 2).sum() / (keep.sum() - 1)) if keep.sum() > 1 else float("nan")
         far = keep & (np.abs(own - value) > config.cell_clip * np.sqrt(max(chi2, 1.0) * variance / power)) if keep.sum() > 2 else ~keep & keep
         if not far.any():
-            return FringeAmplitude(value, error * np.sqrt(max(chi2, 1.0)) if chi2 == chi2 else error, chi2)
+            return FringeAmplitude(value, error * max(chi2, 1.0) ** 0.5 if np.isfinite(chi2) else error, chi2)
         keep &= ~far

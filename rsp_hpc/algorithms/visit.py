@@ -26,11 +26,15 @@ from .deblend import DeblendConfig, deblend
 from .detect import DetectConfig, detect
 from .detrend import DetrendConfig, detrend
 from .focalplane import FocalPlaneConfig
+from .fringe import FringeAmplitude, FringeConfig, subtract_fringe
 from .gains import GainsConfig, match_gains
 from .interpolate import InterpolateConfig, interpolate
 from .measure import MeasureConfig, measure
+from .offsets import OffsetsConfig, subtract_offsets
 from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
+from .saturation import SaturationConfig, grow_saturation
+from .vignetting import VignettingConfig, mask_vignetted
 from .wholevisit import matched_stars, photometry_of_band, place_sources
 
 __all__ = ["VisitConfig", "calibrate_detector"]
@@ -43,10 +47,14 @@ class VisitConfig(Config):
     """How a raw detector becomes a calibrated one: one section per step, in the order in which they run."""
 
     detrend: DetrendConfig = DetrendConfig()
+    vignetting: VignettingConfig = VignettingConfig()
     cosmic: CosmicConfig = CosmicConfig()
+    saturation: SaturationConfig = SaturationConfig()
     interpolate: InterpolateConfig = InterpolateConfig()
     background: BackgroundConfig = BackgroundConfig()
     gains: GainsConfig = GainsConfig()
+    fringe: FringeConfig = FringeConfig()
+    offsets: OffsetsConfig = OffsetsConfig()
     psf: PsfConfig = PsfConfig()
     detect: DetectConfig = DetectConfig()
     deblend: DeblendConfig = DeblendConfig()
@@ -76,14 +84,15 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
         only noted in what is returned: `algorithms.wholevisit.solve_visit` may place it by the visit's other detectors.
     """
     image = detrend(raw, calibration, config.detrend)
-    guess, background, n_cosmic = _clean(image, raw.detector, config)
+    mask_vignetted(image, raw.detector, raw.pixel_size, config.vignetting)
+    guess, background, cleaned = _clean(image, raw.detector, calibration, config)
     psf, stars = _model_psf(image, guess, config)
     sources = _sources(image, psf, config.detect, config)
     correction = aperture_correction(image, psf, stars, config.psf)
     fit, problem = _fit_wcs(raw, sources, reference, config)
     wcs = fit.wcs if fit is not None else raw.wcs
     photocal, unscaled = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
-    summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), "n_cosmic_ray_pixels": float(n_cosmic),
+    summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), **cleaned,
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
                **_summary(image, background, psf, photocal, fit)}
     sources = _calibrated(sources, raw, (wcs, fit), photocal.scale * correction.factor, photocal.scale)
@@ -92,35 +101,53 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
                          correction.factor, sources, summary, matches, raw.wcs, not problem, not unscaled, problem or unscaled)
 
 
-def _clean(image: MaskedImage, detector: Detector, config: VisitConfig) -> tuple[PolynomialPsf, Background, int]:
-    """Cosmic rays and bad pixels masked and filled, the sky subtracted; a first PSF, the sky, pixels hit."""
+def _clean(image: MaskedImage, detector: Detector, calibration: Calibration,
+           config: VisitConfig) -> tuple[PolynomialPsf, Background, dict[str, float]]:
+    """Cosmic rays and bad pixels masked and filled, the sky subtracted; a first PSF, the sky, numbers for the summary."""
     interpolate(image, ("BAD",), config.interpolate)
     guess = guess_psf(image, config.psf)
     background = fit_background(image, config.background)
     width = _narrowest(guess, image)
     find_stuck_pixels(image, width, background, config.cosmic)
     n_cosmic = find_cosmic_rays(image, width, background, config.cosmic)
+    grow_saturation(image, detector, config.saturation)
     interpolate(image, FILLED, config.interpolate)
     subtract_background(image, background)
     if n_cosmic:
         guess = guess_psf(image, config.psf)
     detect(image, guess, config.detect)
     sources_hide = image.mask & np.uint32(bits("DETECTED")) != 0
-    if config.gains.depth:
-        background = _with_matched_gains(image, background, (detector, sources_hide), config)
+    pattern = calibration.fringe if config.fringe.apply else None
+    background, numbers = _levelled(image, background, (detector, pattern, sources_hide), config)
     residual = fit_background(image, config.background, exclude=sources_hide)
     subtract_background(image, residual)
-    return guess, Background(background.level + residual.level, residual.noise, residual.mesh, residual.box), n_cosmic
+    background = Background(background.level + residual.level, residual.noise, residual.mesh, residual.box)
+    return guess, background, {"n_cosmic_ray_pixels": float(n_cosmic), **numbers}
 
 
-def _with_matched_gains(image: MaskedImage, background: Background, context, config: VisitConfig) -> Background:
-    """Amplifiers matched at their borders, where the sources are known; the new background, subtracted."""
-    detector, sources_hide = context
+def _levelled(image: MaskedImage, background: Background, context, config: VisitConfig) -> tuple[Background, dict[str, float]]:
+    """Gains and offsets of amplifiers matched at their borders, fringes subtracted, where the sources are known; the new
+    background, subtracted, and numbers for the summary.
+
+    Fringes are fitted twice: with the sky's slope still in the image, and after the sky has been fitted without fringes.
+    """
+    detector, pattern, sources_hide = context
+    if not config.gains.depth and pattern is None and not config.offsets.apply:
+        return background, {}
+    numbers: dict[str, float] = {}
     image.image += evaluate_background(background)
-    match_gains(image, detector, sources_hide, config.gains)
+    if config.gains.depth:
+        match_gains(image, detector, sources_hide, config.gains)
+    amplitude = FringeAmplitude(0.0, 0.0, np.nan) if pattern is None else subtract_fringe(image, pattern, config.fringe, sources_hide)
+    if config.offsets.apply:
+        offsets = subtract_offsets(image, detector, config.offsets, sources_hide)
+        numbers["amplifier_offset_rms_electron"] = float(np.sqrt(np.mean(offsets.value**2)))
     background = fit_background(image, config.background, exclude=sources_hide)
     subtract_background(image, background)
-    return background
+    if pattern is not None:
+        rest = subtract_fringe(image, pattern, config.fringe, sources_hide)
+        numbers |= {"fringe_electron": amplitude.value + rest.value, "fringe_err_electron": rest.error}
+    return background, numbers
 
 
 def _narrowest(psf: Psf, image: MaskedImage) -> float:
