@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.fft import irfft2, rfft2
 
 from rsp_hpc.algorithms.calibs.ramps import Flat
 from rsp_hpc.products.camera import Amplifier, Detector
@@ -41,9 +42,10 @@ def areas(north: np.ndarray, east: np.ndarray, n: int) -> np.ndarray:
 class Sensor:
     """Collects light in steps; between them the borders move with the charge that is there (to second order in the step)."""
 
-    def __init__(self, shape, north, east):
+    def __init__(self, shape, north, east, dtype=np.float32):
         self.shape = shape
-        self.kernels = [np.fft.rfft2(self._wrapped(shift)) for shift in (north, east)]
+        self.dtype = dtype
+        self.kernels = [rfft2(self._wrapped(shift).astype(dtype)) for shift in (north, east)]
 
     def _wrapped(self, shift):
         """sum over k of shift[k] Q(p + k), as a periodic convolution: the kernel is mirrored."""
@@ -55,16 +57,33 @@ class Sensor:
 
     def expose(self, light, steps, rng=None):
         """Charge (electron) from an expected light; without rng no noise. Charge is conserved (the sensor is periodic)."""
-        charge, part = np.zeros(self.shape), np.broadcast_to(light / steps, self.shape)
-        between = [0.5 * (part + np.roll(part, -1, axis)) for axis in (0, 1)]
+        part = np.broadcast_to(np.asarray(light, self.dtype) / self.dtype(steps), self.shape)
+        charge, root = np.zeros(self.shape, self.dtype), np.sqrt(part)
         for _ in range(steps):
-            fresh = part if rng is None else part + np.sqrt(part) * rng.standard_normal(self.shape)
-            field = np.fft.rfft2(charge + 0.5 * fresh)
-            charge = charge + fresh
-            for axis, kernel in enumerate(self.kernels):
-                moved = np.fft.irfft2(field * kernel, self.shape) * between[axis]
-                charge += moved - np.roll(moved, 1, axis)
+            fresh = part if rng is None else part + root * rng.standard_normal(self.shape, self.dtype)
+            charge += cross(fresh, self.shifts(charge + self.dtype(0.5) * fresh), part)
         return charge
+
+    def shifts(self, charge):
+        """(north, east) shift of each pixel's borders, fraction of a pixel."""
+        field = rfft2(charge)
+        return [irfft2(field * kernel, self.shape) for kernel in self.kernels]
+
+    def corrected(self, charge, rounds=3):
+        """The charge where light fell: half of the final shift times the mean of both pixels goes back over each border."""
+        shifts, found = self.shifts(charge), charge
+        for _ in range(rounds):
+            found = cross(charge, [self.dtype(-0.5) * shift for shift in shifts], found)
+        return found
+
+
+def cross(charge, shifts, light):
+    """Charge after light has crossed the borders by these shifts."""
+    moved = charge.copy()
+    for axis, shift in enumerate(shifts):
+        share = 0.5 * shift * (light + np.roll(light, -1, axis))
+        moved += share - np.roll(share, 1, axis)
+    return moved
 
 
 def flat(detector, charge, visit, time, gains, read_noise, rng, kind="flat", saturation=np.inf) -> Flat:

@@ -32,8 +32,8 @@ class LinearityConfig(Config):
 
     detrend: DetrendConfig = DetrendConfig()
     method: Literal["spline", "polynomial"] = parameter("spline", "what is fitted")
-    nodes: int = parameter(8, "nodes of the common spline, zero and the highest level included", low=4, high=50)
-    relative_nodes: int = parameter(10, "nodes of each amplifier's difference from the mean of all", low=4, high=100)
+    nodes: int = parameter(12, "nodes of the common spline, zero and the highest level included", low=4, high=50)
+    relative_nodes: int = parameter(12, "nodes of each amplifier's difference from the mean of all", low=4, high=100)
     order: int = parameter(4, "of the polynomial", low=2, high=8)
     gauge: Literal["zero", "reference"] = parameter(
         "zero", "what fixes the scale: no slope at charge 0, or no correction at `reference`")
@@ -148,7 +148,7 @@ def _solve(time, level, error, what, config: LinearityConfig) -> tuple[Linearity
         own.append((basis, fitted))
     straight = np.mean([_corrected(level[:, k], *own[k]) / scale[k] for k in range(n)], axis=0) if n > 1 else level[:, 0]
     basis = _basis(np.nanmax(straight[use]), config.nodes, config)
-    noise = np.hypot(np.nanmean(error, axis=1) / np.sqrt(n), lamp * straight)
+    noise = np.hypot(error.mean(axis=1) / np.sqrt(n), lamp * straight)
     common, kept = _fit(straight, time, noise, use, basis, config.clip)
     node, corrections, errors = [], [], []
     for k in range(n):

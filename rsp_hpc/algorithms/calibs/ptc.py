@@ -19,7 +19,7 @@ from ...products.camera import Amplifier, Detector
 from ...products.electronics import PhotonTransfer, Verdict
 from ...products.mask import bits
 from ..detrend import DetrendConfig
-from .ptc_model import Fit, fit_covariances
+from .ptc_model import Fit, covariances, fit_covariances
 from .ramps import Flat, check_mode
 
 __all__ = ["PtcConfig", "build_ptc"]
@@ -207,21 +207,19 @@ def _fit_amplifier(curve: _Curve, amplifier: Amplifier, detector: Detector, conf
         raise BadData(f"detector {detector.name}, amplifier {amplifier.name}: no pair of flats can be used "
                       f"({np.count_nonzero(~whole)} of {len(whole)} saturated or masked, {np.count_nonzero(~matched)} with different "
                       "levels); take fainter flats")
-    outlier = np.zeros(len(variance), bool)
     below = _below_peak(curve, usable)
-    for _ in range(4):
+    for _ in range(6):
+        outlier = _outliers(curve, usable & below, amplifier, detector, config)
         fit, orders = _fit(curve, usable & below & ~outlier, amplifier, detector, config)
-        share = variance / _predicted(fit, curve, orders)
+        share = variance / _predicted(fit, curve)
         sigma = np.sqrt(2.0 / np.maximum(curve.count[:, 0, 0], 1)) * max(1.0, np.sqrt(fit.chi2_dof))
-        new_below = _below_turn_off(curve.mean, share, np.maximum(config.outlier * sigma, config.turn_off), usable & ~outlier)
-        new_outlier = usable & new_below & (np.abs(share - 1.0) > config.outlier * sigma + 1e-4)
-        if (new_below == below).all() and (new_outlier | outlier == outlier).all():
+        new = _below_turn_off(curve.mean, share, np.maximum(config.outlier * sigma, config.turn_off), usable & ~outlier)
+        if (new == below).all():
             break
-        below, outlier = new_below, outlier | new_outlier
+        below = new
     used = usable & below & ~outlier
     full_well = _full_well(curve, share, usable & ~outlier)
-    model = np.full_like(curve.covariance, np.nan)
-    model[:] = _model_at(fit, curve, orders)
+    model = _model_at(fit, curve)
     noise = fit.noise * fit.gain**2
     read_noise = np.sqrt(max(fit.noise[0, 0] - 1.0 / 12.0, 0.0)) * fit.gain  # the converter rounds
     noise_error = np.hypot(fit.error[3] * fit.gain**2, 2.0 * noise * fit.error[0] / fit.gain)
@@ -244,6 +242,37 @@ def _below_peak(curve: _Curve, usable: np.ndarray) -> np.ndarray:
         else np.ones(len(variance), bool)
 
 
+def _outliers(curve: _Curve, use: np.ndarray, amplifier: Amplifier, detector: Detector, config: PtcConfig) -> np.ndarray:
+    """Pairs without which the variance curve is fitted so much better: one after the other, each time the one that helps most."""
+    alone = curve._replace(covariance=curve.covariance[:, :1, :1], count=curve.count[:, :1, :1])
+    kept = use.copy()
+    dof, chi2 = _misfit(alone, kept, amplifier, detector, config)
+    while dof > 1 and chi2 > config.outlier**2:
+        members = np.flatnonzero(kept)
+        without = []
+        for k in members:
+            trial = kept.copy()
+            trial[k] = False
+            try:
+                without.append(_misfit(alone, trial, amplifier, detector, config))
+            except BadData:  # the fit needs this pair
+                without.append((0, chi2))
+        best = int(np.argmin([found for _, found in without]))
+        gain = chi2 - without[best][1]
+        if gain < config.outlier**2 * max(1.0, without[best][1] / max(1, without[best][0])):
+            break
+        kept[members[best]] = False
+        dof, chi2 = without[best]
+    return use & ~kept
+
+
+def _misfit(alone: _Curve, use: np.ndarray, amplifier: Amplifier, detector: Detector, config: PtcConfig) -> tuple[int, float]:
+    """Degrees of freedom and chi^2 of the variance curve."""
+    fit, orders = _fit(alone, use, amplifier, detector, config)
+    dof = int(use.sum()) - 2 - orders
+    return dof, fit.chi2_dof * max(1, dof)
+
+
 def _fit(curve: _Curve, use: np.ndarray, amplifier: Amplifier, detector: Detector, config: PtcConfig) -> tuple[Fit, int]:
     """Fit as many orders as the levels allow."""
     level = np.sort(curve.mean[use & (curve.time > 0)])
@@ -258,15 +287,13 @@ def _fit(curve: _Curve, use: np.ndarray, amplifier: Amplifier, detector: Detecto
     return fit_covariances(curve.mean[use], curve.covariance[use], curve.count[use], orders), orders
 
 
-def _model_at(fit: Fit, curve: _Curve, orders: int) -> np.ndarray:
-    from .ptc_model import covariances
-
+def _model_at(fit: Fit, curve: _Curve) -> np.ndarray:
     level = np.where(np.isfinite(curve.mean), curve.mean, 0.0) * fit.gain
     return covariances(level, fit.a, fit.ab) / fit.gain**2 + fit.noise
 
 
-def _predicted(fit: Fit, curve: _Curve, orders: int) -> np.ndarray:
-    return np.maximum(_model_at(fit, curve, orders)[:, 0, 0], 1e-30)
+def _predicted(fit: Fit, curve: _Curve) -> np.ndarray:
+    return np.maximum(_model_at(fit, curve)[:, 0, 0], 1e-30)
 
 
 def _below_turn_off(mean, share, tolerance, usable) -> np.ndarray:
@@ -320,8 +347,12 @@ def _judge(ptc: PhotonTransfer, states: list[_State], names: list[str], config: 
     if not all(state.orders for state in states):
         verdict = verdict.but("suspect", "a_ij was not measured, and the gain holds at the flats' level: their levels span less than a "
                                          f"factor of {config.min_range:g}; take a ramp")
-    if (worst := int(np.argmax(ptc.chi2_dof))) >= 0 and ptc.chi2_dof[worst] > config.max_chi2:
-        verdict = verdict.but("suspect", f"chi^2 per degree of freedom is {ptc.chi2_dof[worst]:.1f} on amplifier {ptc.amplifiers[worst]}")
+    worst = int(np.argmax(ptc.chi2_dof))
+    if ptc.chi2_dof[worst] > config.max_chi2:
+        share = np.where(ptc.used[worst], ptc.covariance[worst, :, 0, 0] / ptc.model[worst, :, 0, 0] - 1.0, 0.0)
+        k = int(np.argmax(np.abs(share)))
+        verdict = verdict.but("suspect", f"chi^2 per degree of freedom is {ptc.chi2_dof[worst]:.1f} on amplifier {ptc.amplifiers[worst]}; the "
+                                         f"variance of visits {names[k]} is off by {share[k]:+.1%}")
     wrong = (ptc.gain <= 0) | ~np.isfinite(relative) | (relative > config.max_gain_error)
     if wrong.any():
         k = int(np.argmax(wrong))

@@ -103,7 +103,7 @@ def fit_covariances(mean: np.ndarray, covariance: np.ndarray, count: np.ndarray,
     Parameters
     ----------
     mean : (M,) ADU; covariance : (M, L, L) ADU^2; count : (M, L, L) pairs of pixels behind each
-    orders : 0: gain and noise; 1: and a; 2: and ab
+    orders : 0: gain and noise, from the variance alone and, at other lags, from pairs without light; 1: and a; 2: and ab
     """
     n = covariance.shape[1]
     size = n * n
@@ -113,9 +113,13 @@ def fit_covariances(mean: np.ndarray, covariance: np.ndarray, count: np.ndarray,
     values = np.concatenate([[gain], np.zeros(orders * size), noise.ravel()])
     factor = np.ones((n, n))
     factor[0, 0] = 2.0
+    believed = np.ones_like(covariance, bool)
+    if orders == 0:
+        believed[mean > 0.02 * mean.max()] = False
+        believed[:, 0, 0] = True
     for _ in range(25):
         model, jacobian = _model(mean, values, n, orders)
-        weight = np.sqrt(count / factor) / np.maximum(model[:, :1, :1], 1e-30)
+        weight = believed * np.sqrt(count / factor) / np.maximum(model[:, :1, :1], 1e-30)
         weight = weight.reshape(len(mean), size)
         scaled = (jacobian * weight[:, :, None]).reshape(-1, len(values))
         residual = ((covariance - model).reshape(len(mean), size) * weight).ravel()
@@ -128,7 +132,7 @@ def fit_covariances(mean: np.ndarray, covariance: np.ndarray, count: np.ndarray,
             break
     model, jacobian = _model(mean, values, n, orders)
     residual = ((covariance - model).reshape(len(mean), size) * weight).ravel()
-    chi2 = float((residual**2).sum() / max(1, residual.size - len(values)))
+    chi2 = float((residual**2).sum() / max(1, np.count_nonzero(believed) - len(values)))
     spread = np.linalg.pinv((scaled / norm).T @ (scaled / norm))
     error = np.sqrt(np.diag(spread) * max(1.0, chi2)) / norm
     return Fit(*_unpack(values, n, orders), _unpack(error, n, orders), model, chi2)
