@@ -112,11 +112,111 @@ def _stage_command(name: str, text: str) -> None:
 
 
 _stage_command("ingest", "Look at every raw file: a verdict for each, tracts and patches it overlaps; writes survey.db.")
-_stage_command("calibs", "Combine bias, dark and flat frames per detector; find defects.")
 _stage_command("visits", "Detrend, calibrate and measure visits: one HDF5 file each.")
 _stage_command("coadds", "Warp visits onto a tract's patches and combine them: one file per tract.")
 _stage_command("objects", "Detect, deblend and measure objects on the coadds: one catalogue per tract.")
 _stage_command("report", "Write the HTML report: numbers and pictures of what is there.")
+
+
+class _WithDefault(click.Group):
+    """A group whose first word may be left out: `calibs CONFIG` is `calibs run CONFIG`."""
+
+    def parse_args(self, context, arguments):
+        if arguments and arguments[0] not in (*self.commands, "-h", "--help"):
+            arguments = ["run", *arguments]
+        return super().parse_args(context, arguments)
+
+
+@main.group(cls=_WithDefault, epilog=EXIT_CODES)
+def calibs():
+    """Calibration products: build, list, certify, compare. `calibs CONFIG` builds the kinds that the configuration names.
+
+    \b
+    A first time:       rsp-hpc calibs survey.yaml
+    One kind again:     mpirun -n 16 rsp-hpc calibs build flat survey.yaml --label 2026-02 --set calibs.first=2026-02-01
+    What is there:      rsp-hpc calibs list survey.yaml
+    From then on:       rsp-hpc calibs certify flat survey.yaml --label 2026-02 --begin 2026-02-01 --end 2026-03-01
+    What has changed:   rsp-hpc calibs compare run/calibs/flat-r/2026-01/D00.h5 run/calibs/flat-r/2026-02/D00.h5
+
+    A product lies in LIBRARY/KIND-BAND/LABEL/DETECTOR.h5. LIBRARY is calibs in the output folder, or `calibration_library:` of
+    the configuration, which several surveys may share. Visits find it by the date of the exposure: where a kind of a detector
+    has certificates, one must cover the date; where it has none, what this survey built (its label) is valid for ever.
+    """
+
+
+@calibs.command("run", epilog=EXIT_CODES)
+@_survey_options
+@_guarded
+def calibs_run(**options):
+    """Build the kinds that `calibs.kinds` of CONFIG names, in order of dependency: bias, dark, flat, defects by default."""
+    from .stages.run import run_stages
+
+    return run_stages(_start(**options), ("calibs",))
+
+
+@calibs.command("build", epilog=EXIT_CODES)
+@click.argument("kind")
+@_survey_options
+@click.option("--label", default="", help="Name of the set, a folder in the library [calibs.label, or the survey's name].")
+@_guarded
+def calibs_build(kind, label, **options):
+    """Build one KIND: bias, dark, flat, defects, ptc, linearity, crosstalk, charge-transfer (cti), brighter-fatter, fringe,
+    sky or illumination. What it needs (a dark: the bias) must be there; --visit chooses the frames, as do calibs.first and
+    calibs.last.
+    """
+    from .stages.library import kind_named
+    from .stages.run import run_stages
+
+    kind = kind_named(kind)
+    options["changes"] = (*options["changes"], *([f"calibs.label={label}"] if label else []))
+    return run_stages(_start(**options), (f"calibs {kind}",))
+
+
+_WHERE = click.argument("where", type=click.Path(exists=True))
+_OUTPUT = click.option("--output", type=click.Path(), help="Folder of the run, if it is not the configuration's.")
+
+
+@calibs.command("list")
+@_WHERE
+@_OUTPUT
+@click.option("--kind", default="", help="Only this kind.")
+@_guarded
+def calibs_list(where, output, kind):
+    """List the products of WHERE, a configuration or a library folder: verdict, dates of the frames, inputs, validity."""
+    from .stages.library import library_at, list_products
+
+    lines, whole = list_products(library_at(where, output)[0], kind)
+    click.echo("\n".join(lines))
+    return EXIT_DONE if whole else EXIT_FAILURES
+
+
+@calibs.command("certify")
+@click.argument("kind")
+@_WHERE
+@_OUTPUT
+@click.option("--begin", default="-inf", metavar="DATE", help="First date, YYYY-MM-DD[THH:MM:SS] (TAI) or MJD [ever].")
+@click.option("--end", default="inf", metavar="DATE", help="The date from which on it is no longer valid [open end].")
+@click.option("--label", default="", help="The set [the one that the configuration builds].")
+@click.option("--band", "bands", multiple=True, help="Only this band.")
+@click.option("--detector", "detectors", multiple=True, help="Only this detector.")
+@click.option("--force", is_flag=True, help="Also what was judged bad.")
+@click.option("--withdraw", "back", is_flag=True, help="Take certificates back instead.")
+@_guarded
+def calibs_certify(kind, where, output, label, bands, detectors, back, **how):
+    """Say from when to when products of a KIND (or `all`) are valid: begin <= date of the exposure < end.
+
+    Ranges of one kind, band and detector must not overlap. What was judged bad needs --force. All of the selection is
+    certified, or nothing.
+    """
+    from .stages.library import certify, library_at, validity_of, withdraw
+
+    library, label = library_at(where, output, label)
+    if back:
+        lines = withdraw(library, kind, label, (bands, detectors))
+    else:
+        lines = certify(library, kind, label, validity_of(how["begin"], how["end"]), how["force"], (bands, detectors))
+    click.echo("\n".join(lines))
+    return EXIT_DONE
 
 
 @main.command(epilog=EXIT_CODES)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from rsp_hpc.products.background import Background
 from rsp_hpc.products.box import Box
+from rsp_hpc.products.calibration import CombinedFrames
 from rsp_hpc.products.catalogue import Catalogue, Column
 from rsp_hpc.products.coadd import Coadd
+from rsp_hpc.products.electronics import BrighterFatter, Verdict
 from rsp_hpc.products.exposure import Exposure
 from rsp_hpc.products.image import MaskedImage
+from rsp_hpc.products.kinds import FIELDS, KINDS, CalibrationProduct
 from rsp_hpc.products.mask import bits
 from rsp_hpc.products.photocal import PhotoCal
 from rsp_hpc.products.psf import CellPsf, PolynomialPsf
@@ -79,3 +84,33 @@ def same(first, second) -> bool:
 
 def _plain(column: Column) -> tuple:
     return column.name, np.dtype(column.dtype), column.unit, column.doc
+
+
+def calibration_content(kind: str, shape=(30, 40), n: int = 4):
+    """The content of a calibration product, every field filled in."""
+    rng = np.random.default_rng(5)
+    cls, sizes = KINDS[kind].content, {"y": shape[0], "x": shape[1], "n": n, "m": n, "r": n}
+    names = tuple(f"A{number}" for number in range(n))
+    values = {}
+    for item in fields(cls):
+        if item.name in FIELDS[cls]:
+            letters = FIELDS[cls][item.name].shape.split()
+            array = rng.random([sizes.get(letter, 5) for letter in letters])
+            wanted = {"used": bool if kind == "ptc" else np.int64, "variance": np.float32}.get(item.name, float)
+            values[item.name] = (array > 0.9) if wanted is bool or kind == "defects" else array.astype(wanted)
+        elif item.name in ("amplifiers", "sources"):
+            values[item.name] = names
+    if cls is CombinedFrames:
+        values |= {"kind": kind, "image": values["image"].astype(np.float32), "noise": 5.5, "dark_time": 30.0, "inputs": ("a", "b"),
+                   "band": "r" * KINDS[kind].per_band}
+        values["image"][1, 2] = np.nan
+    if cls is BrighterFatter:
+        values["method"] = "electrostatic"
+    return cls(**values)
+
+
+def calibration_product(kind: str, shape=(30, 40)) -> CalibrationProduct:
+    """A calibration product of a kind."""
+    return CalibrationProduct(kind, "testcam", "D0", "one", calibration_content(kind, shape), "r" * KINDS[kind].per_band,
+                              Verdict("suspect", ("few frames", "one is odd"), {"frames": 3.0, "noise [electron]": 5.5}),
+                              60000.25, 60000.5, '{"binning": "1x1"}')

@@ -30,7 +30,7 @@ from .raw import RawFile
 
 __all__ = ["Pointing", "Survey", "read_survey", "survey_identity", "survey_of", "write_survey"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when an older program would misread the tables; what is only added does not raise it."""
 
 MARGIN = 30.0
@@ -39,10 +39,11 @@ MARGIN = 30.0
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE exposures (visit INTEGER PRIMARY KEY, kind TEXT NOT NULL, band TEXT NOT NULL, mjd REAL, exposure_time REAL,
-    dark_time REAL, ra REAL, dec REAL, rotation REAL, airmass REAL);
+    dark_time REAL, ra REAL, dec REAL, rotation REAL, airmass REAL,
+    readout_mode TEXT NOT NULL, binning TEXT NOT NULL);
 CREATE TABLE files (number INTEGER PRIMARY KEY, path TEXT NOT NULL, visit INTEGER, detector TEXT NOT NULL,
     amplifier TEXT, verdict TEXT NOT NULL, message TEXT NOT NULL, size INTEGER, mtime REAL,
-    fingerprint TEXT, mask TEXT);
+    fingerprint TEXT, mask TEXT, mode TEXT NOT NULL);
 CREATE TABLE detectors (visit INTEGER, detector TEXT, ra0 REAL, dec0 REAL, ra1 REAL, dec1 REAL, ra2 REAL, dec2 REAL,
     ra3 REAL, dec3 REAL, PRIMARY KEY (visit, detector));
 CREATE TABLE overlaps (visit INTEGER, detector TEXT, tract INTEGER, patch INTEGER);
@@ -132,6 +133,11 @@ class Survey:
     def files(self, visit: int, detector: str) -> list[RawFile]:
         """The usable files of a detector in an exposure: one, or one per amplifier."""
         return list(self._files.get((visit, detector), ()))
+
+    def mode(self, visit: int, detector: str) -> str:
+        """How a detector was read out in an exposure, see `products.header.mode_of`."""
+        modes = [json.loads(entry.mode) for entry in self.files(visit, detector)]
+        return json.dumps({name: value for mode in modes for name, value in mode.items()}, sort_keys=True)
 
     def refused(self) -> list[RawFile]:
         """The files that cannot be used, with the reasons."""
@@ -233,9 +239,9 @@ def _fill(database: sqlite3.Connection, survey: Survey) -> None:
     database.executemany("INSERT INTO about VALUES (?, ?)", [("camera", survey.camera), ("identity", survey.identity)])
     database.executemany(f"INSERT INTO exposures VALUES ({', '.join('?' * len(fields(Exposure)))})",
                          map(astuple, _all_exposures(survey)))
-    database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 11)})", [
+    database.executemany(f"INSERT INTO files VALUES ({', '.join('?' * 12)})", [
         (number, str(entry.path), entry.exposure and entry.exposure.visit, entry.detector, entry.amplifier,
-         entry.verdict, entry.message, entry.size, entry.mtime, entry.fingerprint, entry.mask and str(entry.mask))
+         entry.verdict, entry.message, entry.size, entry.mtime, entry.fingerprint, entry.mask and str(entry.mask), entry.mode)
         for number, entry in enumerate(survey.all_files)])
     database.executemany(f"INSERT INTO detectors VALUES ({', '.join('?' * 10)})", [
         (item.visit, item.detector, *(value for corner in zip(item.ra, item.dec) for value in corner))
@@ -267,17 +273,20 @@ def read_survey(path: str | Path) -> Survey:
             damage = database.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
                 raise sqlite3.DatabaseError(damage)
+            _current(path, database)
             return _survey_in(database)
         except (sqlite3.Error, ValueError, TypeError, KeyError, AttributeError, OverflowError, IndexError) as error:
             raise _damaged(path, error) from None
 
 
 def survey_identity(path: str | Path) -> str | None:
-    """The identity that a survey.db was written with; None where there is none. Raises as `read_survey`."""
+    """The identity that a survey.db was written with; None where there is none, '' for an older version. Raises as `read_survey`."""
     if not Path(path).exists():
         return None
     with _opened(path) as database:
         try:
+            if 0 < database.execute("PRAGMA user_version").fetchone()[0] < FORMAT_VERSION:
+                return ""
             return str(database.execute("SELECT value FROM about WHERE name = 'identity'").fetchone()[0])
         except (sqlite3.Error, TypeError) as error:
             raise _damaged(path, error) from None
@@ -307,14 +316,21 @@ def _opened(path: str | Path):
     return closing(database)
 
 
+def _current(path: str | Path, database: sqlite3.Connection) -> None:
+    """ConfigError for an older version, which lacks columns."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if 0 < version < FORMAT_VERSION:
+        raise ConfigError(f"{path}: has format {version} of an older program; run ingest again")
+
+
 def _survey_in(database: sqlite3.Connection) -> Survey:
     about = dict(database.execute("SELECT name, value FROM about"))
     exposures = {row[0]: Exposure(*_nan(row)) for row in database.execute("SELECT * FROM exposures")}
     files = tuple(
         RawFile(Path(path), None if visit is None else exposures[visit], sys.intern(detector), amplifier,
-                sys.intern(verdict), message, size, mtime, fingerprint, None, mask and Path(mask))
-        for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask in database.execute(
-            "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask FROM files "
+                sys.intern(verdict), message, size, mtime, fingerprint, None, mask and Path(mask), sys.intern(mode))
+        for path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask, mode in database.execute(
+            "SELECT path, visit, detector, amplifier, verdict, message, size, mtime, fingerprint, mask, mode FROM files "
             "ORDER BY number"))
     pointings = tuple(Pointing(row[0], sys.intern(row[1]), _nan(row[2::2]), _nan(row[3::2]))
                       for row in database.execute("SELECT * FROM detectors ORDER BY rowid"))

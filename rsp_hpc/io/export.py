@@ -63,7 +63,7 @@ def export_image(path: str | Path, name: str, target: str | Path) -> None:
 
     Parameters
     ----------
-    name : 'detectors/<name>' of a visit, '<band>/<patch>' of coadds, 'bias', 'flats/<band>', ... of a calibration
+    name : 'detectors/<name>' of a visit, '<band>/<patch>' of coadds, 'content/image' of a calibration product
 
     Raises
     ------

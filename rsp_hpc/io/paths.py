@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Store"]
+__all__ = ["Store", "file_name"]
 
 _VISIT = re.compile(r"\d+\.h5")
 _NUMBER = re.compile(r"\d+")
@@ -38,12 +38,8 @@ class Store:
 
     @property
     def calibs(self) -> Path:
-        """Folder of the calibrations."""
+        """The calibration library of this run alone, see `io.library`."""
         return self.output / "calibs"
-
-    def calibration(self, detector: str) -> Path:
-        """Bias, dark, flats and defects of a detector, by its name."""
-        return self.calibs / f"{_file_name(detector)}.h5"
 
     @property
     def visits_folder(self) -> Path:
@@ -123,16 +119,12 @@ class Store:
 
     def folders(self) -> list[Path]:
         """Every folder that products are written to, of those that are there."""
-        places = [self.output, self.calibs, self.visits_folder, self.report, *_inside(self.tracts_folder)]
+        places = [self.output, self.visits_folder, self.report, *_inside(self.tracts_folder)]
         return [place for place in places if place.is_dir()]
 
     def visits(self) -> list[int]:
         """Numbers of the visits that are finished, ascending."""
         return sorted(int(path.stem) for path in _inside(self.visits_folder) if _VISIT.fullmatch(path.name))
-
-    def detectors_with_calibration(self) -> list[str]:
-        """Names of the calibration files that are there, as in `calibration`'s file names, sorted."""
-        return sorted(path.stem for path in _inside(self.calibs) if path.suffix == ".h5" and path.name[0] != ".")
 
     def tracts(self, product: str = "coadds") -> list[int]:
         """Numbers of the tracts whose `product` ("coadds", "objects") is finished, ascending."""
@@ -145,6 +137,6 @@ def _inside(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A name from a camera's description as a file name: no separators, no leading dot, and no two names alike."""
     return re.sub(r"[^A-Za-z0-9_.-]|^\.", lambda match: f"%{ord(match[0]):02x}", name)

@@ -20,7 +20,7 @@ from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.exposure import Exposure, RawDetector
 from ..products.focalplane import rough_wcs
-from ..products.header import exposure_of, translate, with_header_values
+from ..products.header import exposure_of, mode_of, translate, with_header_values
 from ..products.wcs import Wcs
 from . import sdss
 from .fits import Cards, FitsFile, Hdu, write_fits
@@ -45,6 +45,7 @@ class RawFile:
     fingerprint : hash of the content, see `FitsFile.fingerprint`; followed by + and that of the mask file
     wcs : rough, of the assembled detector; None if unknown, and where the entry comes from survey.db
     mask : the mask file that belongs to it, or None
+    mode : how its amplifiers were read out, see `products.header.mode_of`
     """
 
     path: Path
@@ -58,6 +59,7 @@ class RawFile:
     fingerprint: str = ""
     wcs: Wcs | None = None
     mask: Path | None = None
+    mode: str = "{}"
 
     @property
     def usable(self) -> bool:
@@ -172,7 +174,8 @@ def _part_of(entry: RawFile, camera: Camera, name: str, headers: Sequence[Cards]
         _check_sizes(amplifiers, headers, camera.name)
         own = [headers[amplifier.hdu] for amplifier in amplifiers]
         inside = detector.model_copy(update={"amplifiers": amplifiers})
-        with_header_values(camera, inside, exposure.band, own, entry.path.name)
+        entry = replace(entry, mode=mode_of(exposure, camera, with_header_values(camera, inside, exposure.band, own,
+                                                                                  entry.path.name)))
         if exposure.kind == "science":
             wcs, note = _wcs_of(camera, detector, amplifiers, exposure, headers)
             entry, notes = replace(entry, wcs=wcs), notes + note

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import BadData
 from .attributes import get, values
+from .calibration import read_facts
 from .database import read_survey
 from .export import is_pixels
 from .product import Header, open_product, read_header
@@ -37,6 +38,7 @@ def describe(path: str | Path) -> str:
         return _survey(path)
     header = read_header(path)
     lines = _header(path, header)
+    lines += _calibration(path) if header.kind == "calibration" else []
     with open_product(path) as file:
         _walk(file, 0, lines)
         sources = [name for name in ("sources", "objects") if name in file]
@@ -58,6 +60,15 @@ def _header(path: Path, header: Header) -> list[str]:
         count = f"{len(header.parts)} part{'s' * (len(header.parts) != 1)}"
         lines.append(f"  {count}, {seconds:.1f} s, at most {_size(peak)} of memory")
     lines += [f"  MISSING {part.name}: {part.failure}" for part in header.parts if part.failure]
+    return [_clean(line) for line in lines]
+
+
+def _calibration(path: Path) -> list[str]:
+    """What a calibration product is and what is thought of it."""
+    facts = read_facts(path)
+    lines = [f"  {facts.kind} {facts.band}{' ' * bool(facts.band)}of {facts.camera} {facts.detector} ({facts.label}), frames of MJD "
+             f"{facts.begin:.5f} to {facts.end:.5f}, read-out {facts.mode}",
+             f"  verdict {facts.verdict.state}{': ' * bool(facts.verdict.reasons)}{'; '.join(facts.verdict.reasons)}"]
     return [_clean(line) for line in lines]
 
 

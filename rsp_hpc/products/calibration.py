@@ -10,7 +10,7 @@ import numpy as np
 
 from .electronics import BrighterFatter, ChargeTransfer, Crosstalk, Linearity, PhotonTransfer, Verdict
 
-__all__ = ["Calibration", "CombinedFrames"]
+__all__ = ["Calibration", "CombinedFrames", "Defects"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,26 @@ class CombinedFrames:
     dark_time: float = 0.0
     inputs: tuple[str, ...] = ()
     band: str = ""
+
+    @property
+    def typical_variance(self) -> float:
+        """Mean of the variance without the highest hundredth, which are defects; 0 if nothing is finite."""
+        finite = self.variance[np.isfinite(self.variance)]
+        return float(finite[finite <= np.quantile(finite, 0.99)].mean(dtype=np.float64)) if finite.size else 0.0
+
+
+@dataclass(frozen=True)
+class Defects:
+    """Pixels of a detector that must not be used.
+
+    Attributes
+    ----------
+    image : (ny, nx) bool
+    inputs : the products that it was made of
+    """
+
+    image: np.ndarray
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from .box import Box
 
 __all__ = ["AMPLIFIER_KEYS", "Amplifier", "Camera", "Detector", "EXPOSURE_KEYS", "HeaderKey", "Layout", "load_camera"]
 
-EXPOSURE_KEYS = ("visit", "kind", "band", "mjd", "exposure_time", "dark_time", "ra", "dec", "rotation", "airmass", "detector")
+EXPOSURE_KEYS = ("visit", "kind", "band", "mjd", "exposure_time", "dark_time", "ra", "dec", "rotation", "airmass", "detector",
+                 "readout_mode", "binning")
 """What `Camera.header` may translate once per file."""
 
 AMPLIFIER_KEYS = ("gain", "read_noise", "saturation")
@@ -191,8 +192,8 @@ class Camera(Config):
     bands: tuple[str, ...] = parameter(..., "its bands, bluest first")
     layout: Layout = parameter(..., "which files make an exposure")
     header: dict[str, HeaderKey] = parameter(
-        ..., "how to read visit, kind, band, mjd, exposure_time, dark_time, ra, dec, rotation, airmass, detector; per "
-             "amplifier gain, read_noise, saturation")
+        ..., "how to read visit, kind, band, mjd, exposure_time, dark_time, ra, dec, rotation, airmass, detector, "
+             "readout_mode, binning; per amplifier gain, read_noise, saturation")
     wcs: Literal["header", "geometry", "none"] = parameter("geometry", "where the rough WCS comes from")
     wcs_hdu: int = parameter(0, "HDU whose header has the WCS", low=0)
     wcs_pixels: Literal["detector", "amplifier"] = parameter(

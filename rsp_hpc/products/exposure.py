@@ -29,6 +29,7 @@ class Exposure:
     ra, dec : float, boresight, ICRS degrees (NaN if unknown)
     rotation : float, degrees: position angle of the focal plane's +y axis, east of north
     airmass : float (NaN if unknown)
+    readout_mode, binning : str, as the header words them; '' if the camera says nothing of them
     """
 
     visit: int
@@ -41,6 +42,8 @@ class Exposure:
     dec: float = float("nan")
     rotation: float = 0.0
     airmass: float = float("nan")
+    readout_mode: str = ""
+    binning: str = ""
 
 
 @dataclass(frozen=True)

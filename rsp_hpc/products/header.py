@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from ..errors import BadData
 from .camera import AMPLIFIER_KEYS, Camera, Detector, HeaderKey
 from .exposure import KINDS, Exposure
 
-__all__ = ["exposure_of", "tai_minus_utc", "translate", "with_header_values"]
+__all__ = ["exposure_of", "mode_difference", "mode_of", "tai_minus_utc", "translate", "with_header_values"]
 
 Cards = Mapping[str, Any]
 
@@ -165,7 +166,34 @@ def exposure_of(camera: Camera, headers: Sequence[Cards], file_name: str) -> Exp
     mjd += ({"start": 0.5, "middle": 0.0, "end": -0.5}[rule.time_at] * exposure_time + rule.offset) / 86400.0
     return Exposure(visit=visit, kind=kind, band=band, mjd=mjd, exposure_time=exposure_time,
                     dark_time=number("dark_time", exposure_time), ra=number("ra", math.nan), dec=number("dec", math.nan),
-                    rotation=number("rotation", 0.0), airmass=number("airmass", math.nan))
+                    rotation=number("rotation", 0.0), airmass=number("airmass", math.nan),
+                    readout_mode=str(value("readout_mode", "")).strip(), binning=str(value("binning", "")).strip())
+
+
+def mode_of(exposure: Exposure, camera: Camera, detector: Detector) -> str:
+    """How a detector was read out, as far as the headers tell: frames of different modes are not combined.
+
+    Parameters
+    ----------
+    detector : with its headers' values; all or some of its amplifiers
+
+    Returns
+    -------
+    JSON text of a mapping; '{}' where the camera's headers tell nothing
+    """
+    mode = {"read-out mode": exposure.readout_mode, "binning": exposure.binning}
+    if "gain" in camera.header:
+        mode |= {f"gain of {amplifier.name}": f"{amplifier.gain:.6g}" for amplifier in detector.amplifiers}
+    return json.dumps({name: value for name, value in mode.items() if value}, sort_keys=True)
+
+
+def mode_difference(first: str, second: str) -> str:
+    """In what two modes of `mode_of` differ, '' if they agree: 'gain of A1 is 1.5 and 1.6'."""
+    one, two = (json.loads(text or "{}") for text in (first, second))
+    for name in sorted(one.keys() | two.keys()):
+        if one.get(name) != two.get(name):
+            return f"{name} is {one.get(name, 'unknown')} and {two.get(name, 'unknown')}"
+    return ""
 
 
 def with_header_values(camera: Camera, detector: Detector, band: str, headers: Sequence[Cards], file_name: str) -> Detector:

@@ -48,7 +48,7 @@ def run_stages(run: Run, names: tuple[str, ...]) -> int:
 def _open_output(run: Run, names: tuple[str, ...], held: ExitStack) -> None:
     """Rank 0: take the lock, remove what killed runs left aside, write the effective configuration beside the products."""
     held.enter_context(RunLock(run.store.root))
-    for folder in run.store.folders():
+    for folder in [*run.store.folders(), *run.library.folders()]:
         clean(folder)
     make_folder(run.store.logs)
     write_text(run.store.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
@@ -59,13 +59,22 @@ def _open_output(run: Run, names: tuple[str, ...], held: ExitStack) -> None:
 
 
 def _stage(name: str) -> Stage:
-    """The stage of this name: class Coadds of module coadds; imported here, so that a rank loads no more than it runs."""
-    return getattr(import_module(f".{name}", __package__), name.capitalize())()
+    """The stage of this name: class Coadds of module coadds, 'calibs bias': Calibs("bias"); imported here, so that a rank loads
+    no more than it runs.
+    """
+    module, *arguments = name.split()
+    return getattr(import_module(f".{module}", __package__), module.capitalize())(*arguments)
+
+
+def _expanded(run: Run, names: tuple[str, ...]) -> list[str]:
+    """In order; calibs is a stage for each kind of product, for a kind is made of others."""
+    found = [name for stage in STAGES for name in names if name.split()[0] == stage]
+    return [item for name in found for item in ([f"calibs {kind}" for kind in run.config.calibs.kinds] if name == "calibs" else [name])]
 
 
 def _run_in_order(run: Run, names: tuple[str, ...]) -> int:
     code = EXIT_DONE
-    for name in (name for name in STAGES if name in names):
+    for name in _expanded(run, names):
         report = run_stage(run, _stage(name))
         if run.options.dry_run:
             if name == "ingest" and report.left:

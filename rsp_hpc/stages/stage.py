@@ -86,7 +86,7 @@ class Unit:
         return self.incomplete or any(value.startswith(product.INCOMPLETE) for value in self.inputs.values())
 
 
-def configuration_text(**sections: Config | None | str | tuple) -> str:
+def configuration_text(**sections: Config | None | str | tuple | dict) -> str:
     """The named sections as YAML text: what a product's identity and provenance hold."""
     plain = {name: effective(section) if isinstance(section, Config) else
              list(section) if isinstance(section, tuple) else section for name, section in sections.items()}

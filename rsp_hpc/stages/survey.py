@@ -17,7 +17,7 @@ from pydantic import field_validator
 
 from .. import log
 from ..algorithms.borders import BordersConfig
-from ..algorithms.calibs.frames import CalibsConfig
+from ..algorithms.calibs.build import CalibsConfig
 from ..algorithms.coadd import CoaddConfig
 from ..algorithms.objects import ObjectsConfig
 from ..algorithms.photometry import RelativeConfig
@@ -27,6 +27,7 @@ from ..config import Config, build, changed, load_yaml, parameter
 from ..errors import BadData, ConfigError
 from ..io.atomic import write_text
 from ..io.database import Survey, read_survey
+from ..io.library import Library
 from ..io.paths import Store
 from ..io.refcat import ReferenceFolder
 from ..parallel import Communicator, Progress, StopRequest, on_leader
@@ -69,6 +70,8 @@ class SurveyConfig(Config):
     camera: str = parameter(..., "camera: the name of a file in cameras/, or a path")
     data: str = parameter("", "folder with the raw files, relative to this file; --data overrides it")
     output: str = parameter(..., "folder for the products, relative to the present folder; --output overrides it")
+    calibration_library: str = parameter("", "folder of calibration products that runs share, relative to the present folder; "
+                                             "'': calibs in the output folder")
     bands: tuple[str, ...] = parameter((), "bands to reduce; (): all of the camera")
     reference: ReferenceConfig | None = None
     skymap: SkyMapConfig = SkyMapConfig()
@@ -136,10 +139,17 @@ class Run:
     """Stage -> files that it should make in the end; of the stages that this start has run."""
     _cache: dict[str, Any] = field(default_factory=dict)
 
-    def cached(self, name: str, make) -> Any:
-        """A value that is made once per rank, on first use: the sky map, calibrations."""
-        if name not in self._cache:
-            self._cache[name] = make()
+    def cached(self, name: str, make, keep: int = 0) -> Any:
+        """A value that is made once per rank, on first use: the sky map. With `keep`: only the last so many of the values whose
+        names begin with the same word stay: calibrations.
+        """
+        if name in self._cache:
+            self._cache[name] = self._cache.pop(name)  # the last used
+            return self._cache[name]
+        alike = [other for other in self._cache if other.split()[0] == name.split()[0]] if keep else []
+        for other in alike[:max(0, len(alike) - keep + 1)]:
+            del self._cache[other]
+        self._cache[name] = make()
         return self._cache[name]
 
     def forget(self, name: str) -> None:
@@ -155,6 +165,17 @@ class Run:
         survey = read_survey(self.store.survey_db)
         self.options.check(survey)
         return survey
+
+    @property
+    def library(self) -> Library:
+        """The calibration library, as it is now."""
+        shared_by_runs = self.config.calibration_library
+        return Library(Path(shared_by_runs).resolve() if shared_by_runs else self.store.calibs)
+
+    @property
+    def label(self) -> str:
+        """The set of calibration products that this run builds."""
+        return self.config.calibs.label or self.config.name
 
     @property
     def skymap(self) -> RingsSkyMap:

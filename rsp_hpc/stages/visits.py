@@ -7,18 +7,18 @@ import numpy as np
 from ..algorithms.visit import calibrate_detector
 from ..algorithms.wholevisit import solve_visit
 from ..errors import BadData
-from ..io.calibration import read_calibration
+from ..io.library import Choice
 from ..io.raw import read_raw_detector
 from ..io.refcat import read_reference
 from ..io.visit import VisitWriter, encode_visit_detector
 from ..parallel import Failure, on_leader
 from ..products.box import Box
-from ..products.calibration import Calibration
 from ..products.exposure import Exposure
 from ..products.geometry import angular_separation, sky_of_vectors, unit_vectors
 from ..products.reference import ReferenceCatalogue
 from ..products.visit import VisitDetector
 from ..products.wcs import Wcs
+from .choose import Chooser, calibration_of
 from .stage import Part, Record, Stage, Unit, configuration_text
 from .survey import Run
 
@@ -30,17 +30,18 @@ class Visits(Stage):
 
     def units(self, run: Run) -> list[Unit]:
         configuration = configuration_text(visits=run.config.visits, io=run.config.io, reference=run.config.reference)
-        kinds = () if run.camera.detrended else tuple(sorted({e.kind for e in run.survey.exposures()} - {"science"}))
-        calibrations = {name: self.identity(run.store.calibration(name), f"calibs {name}")
-                        for name in (detector.name for detector in run.camera.detectors)} if kinds else {}
-        units = []
+        chooser, units = Chooser(run), []
         for exposure in run.survey.exposures("science"):
             names = self._selected(run, exposure)
             inputs = {f"raw {name}": run.survey.hash_of_inputs(exposure.visit, name) for name in names}
-            inputs |= {f"calibration {name}": found for name in names if (found := calibrations.get(name))}
-            parts = tuple(Part(name, run.survey.files(exposure.visit, name)) for name in names)
+            parts = []
+            for name in names:
+                choices = _choices(run, chooser, exposure, name)
+                if isinstance(choices, dict):
+                    inputs |= {f"{kind} {name}": choice.identity for kind, choice in choices.items()}
+                parts.append(Part(name, (run.survey.files(exposure.visit, name), choices)))
             if parts:
-                units.append(Unit(f"visit {exposure.visit}", (exposure, kinds), parts, run.store.visit(exposure.visit),
+                units.append(Unit(f"visit {exposure.visit}", exposure, tuple(parts), run.store.visit(exposure.visit),
                                   configuration, inputs))
         return units
 
@@ -59,12 +60,13 @@ class Visits(Stage):
             run.reference = on_leader(run.world, lambda: read_reference(run.data / config.file, config))
 
     def work(self, run: Run, unit: Unit, part: Part, record: Record):
-        exposure, kinds = unit.key
+        files, choices = part.key
+        if isinstance(choices, BadData):
+            raise choices
         with record("read"):
-            raw = read_raw_detector(part.key, run.camera, part.name)
-            calibration = run.cached(f"calibration {part.name} {exposure.band}",
-                                     lambda: _calibration(run, part.name, exposure.band, kinds))
-            reference = _reference(run, exposure, raw.wcs, raw.detector.box)
+            raw = read_raw_detector(files, run.camera, part.name)
+            calibration = calibration_of(run, choices, part.name)
+            reference = _reference(run, unit.key, raw.wcs, raw.detector.box)
         with record("compute"):
             visit = calibrate_detector(raw, calibration, reference, run.config.visits)
         with record("encode"):
@@ -86,22 +88,6 @@ class Visits(Stage):
 
     def writer(self, run: Run, unit: Unit, header):
         return VisitWriter(unit.product, header)
-
-
-def _calibration(run: Run, detector: str, band: str, kinds: tuple[str, ...]) -> Calibration:
-    """This detector's calibration in a band, with every kind of frame that the survey has; empty where it has none."""
-    if not kinds:
-        return Calibration()
-    path = run.store.calibration(detector)
-    if not path.exists():
-        raise BadData(f"detector {detector} has no calibration: add its {', '.join(kinds)} frames to the data and run calibs, "
-                      "or leave the detector out")
-    calibration = read_calibration(path, band)
-    missing = [kind for kind in kinds if getattr(calibration, kind) is None]
-    if missing:
-        raise BadData(f"detector {detector} has no {' and no '.join(missing)} in band {band}, which others have: add these "
-                      "frames and run calibs, or leave the detector out")
-    return calibration
 
 
 def _reference(run: Run, exposure: Exposure, wcs: Wcs | None, box: Box) -> ReferenceCatalogue | None:
@@ -140,3 +126,13 @@ def _around_visit(run: Run, visits: list[VisitDetector]) -> ReferenceCatalogue |
     radius = float(np.max(angular_separation(*corners.T, ra, dec)))
     margin = run.config.visits.astrometry.match.max_offset / 3600.0
     return run.reference.cone(float(ra), float(dec), 1.1 * radius + margin + 0.02).at_epoch(visits[0].exposure.mjd)
+
+
+def _choices(run: Run, chooser: Chooser, exposure: Exposure, detector: str) -> dict[str, Choice] | BadData:
+    """The calibration products of a detector; why it has none is told by the rank that would use them, as its part's failure."""
+    if run.camera.detrended:
+        return {}
+    try:
+        return chooser.for_exposure(exposure, detector)
+    except BadData as error:
+        return error

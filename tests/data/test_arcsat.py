@@ -12,7 +12,7 @@ from blanksky import blank, room, with_sources
 from rsp_hpc.algorithms.coadd import CoaddConfig, coadd
 from rsp_hpc.algorithms.photometry import RelativeConfig, relative_scales
 from rsp_hpc.algorithms.warp import WarpConfig, warp
-from rsp_hpc.io.calibration import calibration_contents
+from rsp_hpc.io.library import Library
 from rsp_hpc.io.coadd import coadd_parts, read_coadd, read_tract
 from rsp_hpc.io.objects import read_objects
 from rsp_hpc.io.visit import read_visit_detector
@@ -53,7 +53,8 @@ def outside(image, wcs, margin: int) -> np.ndarray:
 
 
 def test_all_frames_are_used(store, visits, figure):
-    assert calibration_contents(store.calibration("CCD")) == ["bias", "dark", "defects", *(f"flats/{b}" for b in "girz")]
+    found = {path.parent.parent.name for path in Library(store.calibs).products()}
+    assert found == {"bias", "dark", "defects", *(f"flat-{band}" for band in "griz")}
     figure("arcsat_visits", float(len(visits)), low=12, high=12)
     for band, number in zip("griz", (2, 3, 3, 4)):
         assert sum(visit.exposure.band == band for visit in visits) == number

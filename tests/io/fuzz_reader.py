@@ -31,9 +31,13 @@ def read_all(kind: str, path: str) -> str:
     elif kind == "objects":
         objects.read_objects(path)
         objects.read_bands(path)
-    elif kind == "calibs":
-        calibration.read_calibration(path, "r")
-        calibration.read_calibration_rows(path, "bias", 3, 9)
+    else:
+        facts = calibration.read_facts(path)
+        product = calibration.read_calibration_product(path)
+        assert product.kind == kind and facts.verdict == product.verdict
+        if kind == "bias":
+            calibration.read_plane(path, product.content.image.shape)
+            calibration.read_calibration_rows(path, 3, 9)
     return f"{hash_of(path)} {header.identity} {header.configuration!r} {sorted(header.inputs.items())}"
 
 

@@ -17,8 +17,8 @@ from rsp_hpc.io import visit as format
 from rsp_hpc.io.export import export_image, export_table, exportable
 from rsp_hpc.io.product import Header, Part
 from rsp_hpc.io.show import describe
-from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
+from samples_io import calibration_product
 from samples_io import coadd as sample_coadd
 from samples_io import visit_detector
 
@@ -34,8 +34,7 @@ def files(tmp_path_factory):
     with coadd.CoaddWriter(folder / "coadds.h5", Header("coadds", "abc"), tract) as writer:
         writer.append(coadd.encode_coadd(12, sample_coadd("r")))
     with calibration.CalibrationWriter(folder / "D0.h5", Header("calibs", "abc")) as writer:
-        flat = np.full((30, 40), 0.9, np.float32)
-        writer.append(calibration.encode_calibration({"r": Calibration(bias=flat - 1, flat=flat, defects=flat > 1)}))
+        writer.append(calibration.encode_product(calibration_product("bias", (300, 400))))
     return folder
 
 
@@ -70,9 +69,11 @@ def test_a_patch_as_fits_has_the_tracts_wcs_at_its_own_origin(files, tmp_path):
         assert (header["CRVAL1A"], header["CRVAL2A"]) == (3000, 6000) and opened[0].header["TRACT"] == 9813
 
 
-def test_a_flat_as_fits(files, tmp_path):
-    export_image(files / "D0.h5", "flats/r", tmp_path / "flat.fits")
-    assert np.all(fits.getdata(tmp_path / "flat.fits", "IMAGE") == np.float32(0.9))
+def test_a_bias_as_fits(files, tmp_path):
+    export_image(files / "D0.h5", "content/image", tmp_path / "bias.fits")
+    wanted = calibration_product("bias", (300, 400)).content.image
+    assert np.array_equal(fits.getdata(tmp_path / "bias.fits", "IMAGE"), wanted, equal_nan=True)
+    assert fits.getheader(tmp_path / "bias.fits", "IMAGE")["BUNIT"] == "electron"
 
 
 def test_tables(files, tmp_path):
@@ -94,7 +95,7 @@ def test_tables(files, tmp_path):
 def test_what_can_be_exported(files):
     assert exportable(files / "1234567.h5") == (["detectors/D0", "detectors/D1"], ["sources"])
     assert exportable(files / "coadds.h5") == (["r/12"], ["r/12/inputs"])
-    assert exportable(files / "D0.h5") == (["bias", "defects", "flats/r"], [])
+    assert exportable(files / "D0.h5") == (["content/image", "content/variance"], [])
 
 
 def test_what_cannot_is_said(files, tmp_path, monkeypatch):
@@ -123,7 +124,9 @@ def test_show(files, tmp_path):
                    "table of 35 rows, 4 columns", "psfFlux float32 [electron]  PSF flux",
                    "export 1234567.h5 sources.fits --table sources"):
         assert wanted in text, wanted
-    assert "r/" in describe(files / "coadds.h5") and "flats/" in describe(files / "D0.h5")
+    assert "r/" in describe(files / "coadds.h5")
+    text = describe(files / "D0.h5")
+    assert "bias of testcam D0 (one), frames of MJD 60000.25" in text and "verdict suspect: few frames; one is odd" in text
     (tmp_path / "a.txt").write_text("no product")
     for path, message in ((tmp_path / "a.txt", "damaged"), (tmp_path / "no", "is missing"), (tmp_path, "is a folder")):
         with pytest.raises(BadData, match=message):

@@ -23,14 +23,14 @@ from rsp_hpc.io import visit as format
 from rsp_hpc.io.pixels import append, encode, read_pixels
 from rsp_hpc.io.product import Header, Part
 from rsp_hpc.io.records import read_array
-from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.catalogue import Column
 from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
-from samples_io import catalogue, visit_detector
+from samples_io import calibration_product, catalogue, visit_detector
 from samples_io import coadd as sample_coadd
 
+CALIBRATION_KINDS = ("bias", "defects", "ptc", "brighter_fatter")
 COUNT = int(os.environ.get("RSP_FUZZ", "25"))
-KINDS = ("visit", "coadds", "objects", "calibs")
+KINDS = ("visit", "coadds", "objects", *CALIBRATION_KINDS)
 
 
 def write_sample(kind: str, path: Path) -> bytes:
@@ -50,9 +50,7 @@ def write_sample(kind: str, path: Path) -> bytes:
             writer.append(rows.with_columns([Column("patch", "i8", "", "patch")], {"patch": np.full(30, 7)}))
     else:
         with calibration.CalibrationWriter(path, header) as writer:
-            frame = np.random.default_rng(1).random((30, 40)).astype(np.float32)
-            product = Calibration(frame, None, frame + 1, frame > 0.9, ("a",))
-            writer.append(calibration.encode_calibration({"r": product}))
+            writer.append(calibration.encode_product(calibration_product(kind)))
     return path.read_bytes()
 
 

@@ -1,15 +1,13 @@
-"""Coadds, objects, calibrations: round trips and what is said when something is missing."""
+"""Coadds, objects: round trips and what is said when something is missing."""
 
 from __future__ import annotations
 
-import h5py
 import numpy as np
 import pytest
 
 from rsp_hpc.errors import BadData
-from rsp_hpc.io import calibration, coadd, objects
+from rsp_hpc.io import coadd, objects
 from rsp_hpc.io.product import Header, hash_of, identity, read_header
-from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.catalogue import Catalogue, Column
 from rsp_hpc.products.skymap import RingsSkyMap, SkyMapConfig
 from samples_io import coadd as sample_coadd
@@ -101,44 +99,3 @@ def test_an_empty_tract_is_a_valid_file(tmp_path):
     assert len(objects.read_objects(write_objects(tmp_path / "a.h5", []))) == 0
     empty = objects.read_objects(write_objects(tmp_path / "b.h5", [patch_objects(1, 0)]))
     assert len(empty) == 0 and "g_psfFlux" in empty
-
-
-def write_calibration(path, bands):
-    with calibration.CalibrationWriter(path, Header("calibs", "id")) as writer:
-        writer.append(calibration.encode_calibration(bands))
-    return path
-
-
-def test_calibration(tmp_path):
-    rng = np.random.default_rng(1)
-    bias, dark, flat = (rng.random((40, 30)).astype(np.float32) for _ in range(3))
-    flat[3, 3] = np.nan
-    path = write_calibration(tmp_path / "S00.h5", {
-        "r": Calibration(bias, dark, flat, bias > 0.9, ("b1", "f1"), 7.0, 0.01, 80.0),
-        "g": Calibration(bias, dark, dark, bias > 0.9, ("b1", "f9"), 7.0, 0.01, 80.0)})
-    back = calibration.read_calibration(path, "r")
-    assert np.array_equal(back.flat, flat, equal_nan=True) and np.array_equal(back.bias, bias)
-    assert back.defects.dtype == bool and np.array_equal(back.defects, bias > 0.9) and back.inputs == ("b1", "f1")
-    assert (back.bias_variance, back.dark_variance, back.dark_time) == (7.0, 0.01, 80.0)
-    assert calibration.calibration_contents(path) == ["bias", "dark", "defects", "flats/g", "flats/r"]
-    assert np.array_equal(calibration.read_calibration_rows(path, "dark", 7, 19), dark[7:19])
-    with pytest.raises(BadData, match="detector S00 has no flat in band z: its flats are g, r; add flat frames of z"):
-        calibration.read_calibration(path, "z")
-    with pytest.raises(BadData, match="is missing; run the stage"):
-        calibration.read_calibration(tmp_path / "S01.h5", "r")
-
-
-def test_a_camera_with_darks_only(tmp_path):
-    path = write_calibration(tmp_path / "a.h5", {"": Calibration(dark=np.ones((3, 4), np.float32), inputs=("d",))})
-    back = calibration.read_calibration(path, "r")
-    assert (back.bias, back.flat, back.defects) == (None, None, None)
-    assert back.dark.sum() == 12 and back.inputs == ("d",)
-
-
-def test_frames_of_different_shape_are_damage(tmp_path):
-    path = write_calibration(tmp_path / "a.h5", {"": Calibration(dark=np.ones((3, 4), np.float32))})
-    other = write_calibration(tmp_path / "b.h5", {"": Calibration(bias=np.ones((3, 5), np.float32))})
-    with h5py.File(path, "a") as file, h5py.File(other) as source:
-        source.copy("bias", file)
-    with pytest.raises(BadData, match="frames differ in shape"):
-        calibration.read_calibration(path)

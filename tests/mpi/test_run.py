@@ -24,7 +24,7 @@ def test_products_do_not_depend_on_ranks_teams_and_memory(tiny, tmp_path, ranks,
     result = other.run("run", "--until", "objects", *changes, ranks=ranks)
     assert result.code == 0, result.text
     assert other.found() == tiny.hashes
-    assert len(tiny.hashes) == len(DETECTORS) + len(VISITS) + 4  # calibs, visits, coadds and objects of two tracts
+    assert len(tiny.hashes) == 5 * len(DETECTORS) + len(VISITS) + 4  # bias, dark, two flats, defects; visits; coadds and objects of two tracts
     again = other.run("run", "--until", "objects", ranks=1)  # neither makes them stale
     assert again.code == 0 and not again.lines("stale") and again.lines("visits: 6 units, 6 done before")
 
@@ -54,7 +54,7 @@ def log_says(survey: Tiny, words: str):
 
 def test_every_requested_stop_ends_all_ranks_with_75_and_the_same_command_resumes(tiny, tmp_path):
     survey = Tiny(tiny.raw, tmp_path / "run")
-    for way, moment in (("SIGUSR1", "calibs 1/2"), ("SIGTERM", "visits 2/"), ("file", "coadds: 2 units")):
+    for way, moment in (("SIGUSR1", "calibs flat 1/4"), ("SIGTERM", "visits 2/"), ("file", "coadds: 2 units")):
         process = survey.start("run", "--until", "objects", ranks=2)
         wait_until(log_says(survey, moment), process)
         if way == "file":

@@ -136,15 +136,16 @@ def test_missing_and_useless_calibrations(uncalibrated):
     survey, result = uncalibrated
     assert result.code == 3, result.text
     found = failures(survey)
-    assert "no flat can be used" in found["calibs", "calibs D0", "D0 without flat r"]
-    assert "take brighter flats" in one_line(result, "D0 without flat r")
+    message = found["calibs flat", "calibs flat r D0", "D0"]
+    assert "no flat can be used" in message and "take brighter flats" in one_line(result, "calibs flat r D0 D0: ")
+    assert "detector D1 has no bias among its calibrations" in found["calibs dark", "calibs dark D1", ""]
     for visit in range(1001, 1007):
         message = found["visits", f"visit {visit}", "D1"]
-        assert ("no flat in band g" if visit % 2 else "detector D1 has no bias in band r") in message, message
+        assert "detector D1 has no bias and no dark and no flat" in message, message
         message = found["visits", f"visit {visit}", "D0"]
         assert "flat" in message and "add" in message, message
     assert not list((survey.output / "visits").glob("*")) and nothing_partial(survey.output)
-    assert len(made(survey.output / "calibs" / "D0.h5").problems) == 1
+    assert made(survey.output / "calibs" / "bias" / "tiny" / "D0.h5").problems == ()
 
 
 @pytest.mark.parametrize("what", ["empty", "far", "missing", "no column"])
@@ -243,7 +244,7 @@ def small_disk(folder: Path, megabytes: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("megabytes, stage", [(1, "calibs"), (13, "visits")])
+@pytest.mark.parametrize("megabytes, stage", [(1, "calibs bias"), (13, "visits")])
 def test_a_full_output_folder_ends_the_run_in_good_order(tiny, tmp_path, megabytes, stage):
     with small_disk(tmp_path / "disk", megabytes):
         survey = Tiny(tiny.raw, tmp_path / "disk" / "run")
@@ -364,6 +365,6 @@ def test_a_dry_run_writes_nothing(tiny, tmp_path):
 
 def test_leftovers_of_killed_runs_are_removed(tiny, tmp_path):
     survey = tiny.copy(tmp_path / "run")
-    for folder in ("", "calibs", "visits", "tracts/9812"):
+    for folder in ("", "calibs/bias/tiny", "visits", "tracts/9812"):
         (survey.output / folder / ".1001.h5.4711.part").write_text("x")
     assert survey.call("visits").code == 0 and nothing_partial(survey.output)
