@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
     "bias": Kind(CombinedFrames, ("bias",), (), False, "zero exposures combined, electron"),
     "dark": Kind(CombinedFrames, ("dark",), ("bias",), False, "dark current, electron/s"),
     "ptc": Kind(PhotonTransfer, ("flat", "bias"), (), False, "photon transfer curves of flat pairs: gain, read noise, full well, a_ij"),
-    "linearity": Kind(Linearity, ("flat",), ("ptc",), False, "what is added to the charge so that it is proportional to light"),
+    "linearity": Kind(Linearity, ("flat", "bias"), ("ptc",), False, "what is added to the charge so that it is proportional to light"),
     "charge_transfer": Kind(ChargeTransfer, ("flat",), (), False, "serial deferred charge, from what trails the flats"),
     "brighter_fatter": Kind(BrighterFatter, (), ("ptc",), False, "how collected charge moves pixel borders, from the PTC"),
     "flat": Kind(CombinedFrames, ("flat",), ("bias", "dark"), True, "relative response, mean one"),

@@ -1,7 +1,6 @@
 """build: which function makes which kind of calibration product, and the configuration of all of them.
 
-Every entry of `BUILDERS` takes a `Request` and returns the content of the product and its verdict; a builder's module is
-imported when it is first used.
+Every entry of `BUILDERS` takes a `Request` and returns the content of the product and its verdict.
 """
 
 from __future__ import annotations
@@ -15,18 +14,22 @@ from pydantic import field_validator
 
 from ...config import Config, effective, parameter
 from ...errors import BadData, ConfigError
-from ...products.calibration import Calibration, CombinedFrames, Defects
+from ...products.calibration import Calibration, Defects
 from ...products.camera import Detector
 from ...products.electronics import Verdict
 from ...products.kinds import KINDS, kinds_in_order
-from . import frames as frames_module
-from .frames import CalibsConfig as FramesConfig
-from .frames import Frame
+from . import frames
+from .brighter_fatter import BrighterFatterConfig, build_brighter_fatter
+from .defects import build_defects
+from .linearity import LinearityConfig, build_linearity
+from .ptc import PtcConfig, build_ptc
+from .ramps import load_flat, load_pairs, pair_up
+from .stack import Frame
 
 __all__ = ["CalibsConfig", "Request", "build", "section_of"]
 
 
-class CalibsConfig(FramesConfig):
+class CalibsConfig(frames.CalibsConfig):
     """Which calibration products are built, and how."""
 
     kinds: tuple[str, ...] = parameter(
@@ -34,6 +37,9 @@ class CalibsConfig(FramesConfig):
     label: str = parameter("", "name of the set that is built, a folder in the library; '': the survey's name", neutral=True)
     bands: dict[str, tuple[str, ...]] = parameter({}, "kind -> bands whose frames it is made of, e.g. {fringe: [z, y]}; others: all",
                                                   neutral=True)
+    ptc: PtcConfig = PtcConfig()
+    linearity: LinearityConfig = LinearityConfig()
+    brighter_fatter: BrighterFatterConfig = BrighterFatterConfig()
     first: str = parameter("", "frames before this date (YYYY-MM-DD or MJD) are left out", neutral=True)
     last: str = parameter("", "frames from this date on are left out", neutral=True)
 
@@ -97,6 +103,8 @@ def build(request: Request) -> tuple[Any, Verdict]:
     BadData
         The frames do not allow it; the message says what is missing.
     """
+    if request.kind not in BUILDERS:
+        raise BadData(f"{request.kind}: cannot be built from frames yet; known are {', '.join(BUILDERS)}")
     return BUILDERS[request.kind](request)
 
 
@@ -108,44 +116,43 @@ def section_of(kind: str, config: CalibsConfig) -> dict[str, Any]:
     return common if own is None else {"detrend": plain["detrend"], kind: own}
 
 
-def _combined(request: Request, mean, variance, noise, used) -> CombinedFrames:
-    times = [frame.exposure.dark_time for frame in used]
-    names = tuple(f"{' '.join(filter(None, (request.kind, request.band)))} {frame.exposure.visit}" for frame in used)
-    return CombinedFrames(request.kind, mean, variance, float(noise), float(np.mean(times)), names, request.band)
-
-
-def _loaded(request: Request) -> list:
-    found = frames_module._load(list(request.frames), request.detector.box.shape, request.config, request.scratch, request.leave_out)
-    if not found:
-        raise BadData(f"{request.kind} of {request.detector.name}: none of its {len(request.frames)} frames can be used; replace them")
-    return found
-
-
-def _bias(request: Request) -> tuple[Any, Verdict]:
-    used = _loaded(request)
-    return _combined(request, *frames_module._combine(used, request.config, lambda frame, at: frame.plane[at], lambda frame: 1.0),
-                     used), Verdict()
-
-
-def _dark(request: Request) -> tuple[Any, Verdict]:
-    used, bias = _loaded(request), request.calibration.bias
-    return _combined(request, *frames_module._combine(
-        used, request.config, lambda frame, at: frame.plane[at] - frames_module._part(bias, at),
-        lambda frame: frame.exposure.dark_time), used), Verdict()
-
-
-def _flat(request: Request) -> tuple[Any, Verdict]:
-    used = _loaded(request)
-    image = frames_module._combine_flat(used, request.config, request.calibration.bias, request.calibration.dark)
-    return _combined(request, image, np.full(image.shape, np.inf, np.float32), np.nan, used), Verdict()
+def _frames(builder: str) -> Callable[[Request], tuple[Any, Verdict]]:
+    """The builders of bias, dark and flat are called alike."""
+    def made(request: Request) -> tuple[Any, Verdict]:
+        return getattr(frames, builder)(request.frames, request.calibration, request.config, request.scratch, request.leave_out)
+    return made
 
 
 def _defects(request: Request) -> tuple[Any, Verdict]:
-    bias, dark = request.made.get("bias"), request.made.get("dark")
-    flats = {name.partition(" ")[2]: content.image for name, content in request.made.items() if name.startswith("flat")}
-    image = frames_module.find_defects((bias and bias.image, dark and dark.image, flats),
-                                       (bias.noise if bias else np.nan, np.sqrt(dark.variance) if dark else np.nan), request.config)
-    return Defects(image, tuple(request.made)), Verdict()
+    flats = [content for name, content in request.made.items() if name.startswith("flat")]
+    image, verdict = build_defects(request.made.get("bias"), request.made.get("dark"), flats, request.config.defects)
+    return Defects(image, tuple(request.made)), verdict
 
 
-BUILDERS: dict[str, Callable[[Request], tuple[Any, Verdict]]] = {"bias": _bias, "dark": _dark, "flat": _flat, "defects": _defects}
+def _with_bias(request: Request) -> Calibration:
+    """A bias of the request's own bias frames, in the same gains: levels of cameras without overscan count from it."""
+    biases = [frame for frame in request.frames if frame.exposure.kind == "bias"]
+    if len(biases) < request.config.min_frames:
+        return Calibration()
+    return Calibration(bias=frames.build_bias(biases, Calibration(), request.config, request.scratch, request.leave_out)[0].image)
+
+
+def _ptc(request: Request) -> tuple[Any, Verdict]:
+    config = request.config.ptc
+    pairs = pair_up(request.frames, config.pair_tolerance)
+    return build_ptc(load_pairs(pairs, config.detrend, _with_bias(request)), request.detector, config)
+
+
+def _linearity(request: Request) -> tuple[Any, Verdict]:
+    config, calibration = request.config.linearity, _with_bias(request)
+    flats = (load_flat(frame, config.detrend, calibration) for frame in request.frames if frame.exposure.kind == "flat")
+    return build_linearity(flats, request.detector, config)
+
+
+def _brighter_fatter(request: Request) -> tuple[Any, Verdict]:
+    return build_brighter_fatter(request.made["ptc"], request.config.brighter_fatter)
+
+
+BUILDERS: dict[str, Callable[[Request], tuple[Any, Verdict]]] = {
+    "bias": _frames("build_bias"), "dark": _frames("build_dark"), "flat": _frames("build_flat"), "defects": _defects, "ptc": _ptc,
+    "linearity": _linearity, "brighter_fatter": _brighter_fatter}
