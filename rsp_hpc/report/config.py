@@ -16,7 +16,7 @@ SNR_BINS = ((5.0, 7.0), (7.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
 DEFAULT_TARGETS: dict[str, tuple[float | None, float | None]] = {
     "completeness_5_7": (0.80, None), "completeness_10_20": (0.99, None), "completeness_20_inf": (0.99, None),
     "spurious": (None, 0.02), "duplicates": (None, 0.0),
-    "star_flux_bias_50_inf": (-3.0, 3.0), "flux_pull_width": (0.9, 1.1),
+    "star_flux_bias_50_inf": (-3.0, 3.0), "flux_pull_width_all": (0.9, 1.1),
     "position_pull_width_east": (0.9, 1.1), "position_pull_width_north": (0.9, 1.1),
     "position_bias_east": (-2.0, 2.0), "position_bias_north": (-2.0, 2.0),
 }

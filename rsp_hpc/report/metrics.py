@@ -300,12 +300,23 @@ def flux_metrics(comparison: Comparison, band: str, config: ReportConfig) -> lis
         result.append(metric(f"star_flux_bias_{bin_name(low, high)}", f"star flux bias, S/N {range_text(low, high)}",
                              median(-MILLIMAG * (ratio - 1.0)), config, unit="mmag", band=band,
                              note="median of PSF flux over true flux of isolated stars, as magnitudes"))
-    low, high = config.pull_snr
-    _, residual, error = comparison.flux_residual(band, low, high)
-    pulls = residual / error
-    note = f"(flux - truth) / error of isolated stars, S/N {range_text(low, high)}"
+    pulls = flux_pulls(comparison, band, config)
+    note = f"(flux - truth) / error of isolated stars, S/N {range_text(*config.pull_snr)}"
     return result + [metric("flux_pull_width", "width of flux pulls", width(pulls), config, band=band, note=note),
                      metric("flux_pull_mean", "median of flux pulls", median(pulls), config, band=band, note=note)]
+
+
+def flux_pulls(comparison: Comparison, band: str, config: ReportConfig) -> np.ndarray:
+    """(flux - truth) / error of the isolated stars of a band whose S/N is in `pull_snr`."""
+    _, residual, error = comparison.flux_residual(band, *config.pull_snr)
+    return residual / error
+
+
+def overall_pull(comparison: Comparison, config: ReportConfig) -> Metric:
+    """Width of the flux pulls of all bands together: one band of a small survey has too few stars to be judged."""
+    pulls = np.concatenate([flux_pulls(comparison, band, config) for band in comparison.bands])
+    return metric("flux_pull_width_all", "width of flux pulls, all bands", width(pulls), config,
+                  note=f"(flux - truth) / error of isolated stars, S/N {range_text(*config.pull_snr)}")
 
 
 def position_metrics(comparison: Comparison, config: ReportConfig) -> list[Metric]:
@@ -413,6 +424,8 @@ def object_metrics(objects: Catalogue, comparison: Comparison | None, config: Re
     if comparison is not None:
         for band in comparison.bands:
             result += flux_metrics(comparison, band, config)
+        if comparison.bands:
+            result.append(overall_pull(comparison, config))
         result += position_metrics(comparison, config)
         for band in comparison.bands:
             result += separation_metrics(comparison, band, config)
