@@ -39,7 +39,7 @@ typedef struct {
     int64_t nx, ny, x0, y0;  /* size of the data region; place of its first pixel in the assembled detector */
     double gain;             /* electron/ADU */
     double constant_variance;/* electron^2: read noise squared, and that of the level subtracted */
-    double saturation;       /* ADU: raw pixels at or above it are saturated */
+    double saturation, suspect; /* ADU: raw pixels at or above it are saturated, suspect; inf: none */
     const float *row_level;  /* [ny] ADU, subtracted from each raw row */
     const float *column_level; /* [nx] ADU, subtracted from each raw column too, or NULL */
 } rsp_amplifier;
@@ -59,7 +59,8 @@ typedef struct {
 typedef struct {
     double dark_time;        /* s */
     double min_flat;         /* flats not above it are bad; >= 0 */
-    uint32_t sat_bit, bad_bit, nan_bit; /* saturated; defect or no calibration; raw value not finite */
+    uint32_t sat_bit, suspect_bit, bad_bit, nan_bit; /* saturated; suspect and not saturated; defect or no calibration; raw value
+                              * not finite */
 } rsp_detrend_options;
 
 /* Detrend one amplifier into its place in the planes of the detector, [ny*nx]:
@@ -83,6 +84,39 @@ rsp_status rsp_detrend_flatten(const rsp_calibration *calibration, const rsp_det
 rsp_status rsp_detrend_prepare(const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t n_pixels,
         float *restrict out_pedestal, float *restrict out_inverse_flat, uint16_t *restrict out_dark_noise,
         int64_t *restrict out_good);
+
+/* ---- electronics ------------------------------------------------------------------------------------------- */
+
+/* What happens to the charge of one amplifier between its pixels and the converter, and the order in which it was read. */
+typedef struct {
+    int32_t reverse_x, reverse_y; /* not 0: the last column, row of the data region was read first */
+    uint32_t dither;         /* key of the random numbers between -0.5 and 0.5 ADU that are added to raw pixels; 0: none */
+    const float *linearity;  /* [n_linearity] electron, to be added to a charge of i * linearity_step; NULL: nothing */
+    int64_t n_linearity;     /* >= 2 */
+    double linearity_step;   /* electron */
+    int64_t prescan;         /* pixels read before the first of the data region */
+    double inefficiency;     /* of one serial transfer; times the transfers of the last pixel at most 0.1 */
+    double offset_scale, offset_fade; /* memory of the output amplifier: share of the charge; factor per pixel, < 1 */
+    double trap_size, trap_level, trap_keep; /* electron; electron, > trap_size; share kept per pixel, < 1 */
+} rsp_electronics;
+
+typedef struct {
+    int64_t n_targets, n_sources; /* amplifiers of the detector; these and those of others that speak into them */
+    int64_t tile;            /* columns worked on at a time: a multiple of 8 up to 512; changes no bit */
+    const float *linear, *quadratic; /* [n_targets * n_sources] dimensionless, 1/electron: added times source, source^2; or both NULL */
+    double ghost_limit;      /* electron: larger ghosts of saturated pixels get ghost_bit */
+    uint32_t ghost_bit;
+} rsp_sweep;
+
+/* Detrend all amplifiers of a detector together, in this order: electrons = (raw - levels + dither) * gain; crosstalk:
+ *   electrons += sum over sources of (linear + quadratic * source) * source, read at the same moment;
+ * linearity: += table(electrons); deferred charge given back (products/electronics.py has the model); the rest as
+ * rsp_detrend_amplifier, whose outputs these are.
+ *   amplifiers, electronics  [n_sources], the detector's own first; with crosstalk all of one size
+ * RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_electronics_detrend(const rsp_sweep *what, const rsp_amplifier *amplifiers, const rsp_electronics *electronics,
+        const rsp_calibration *calibration, const rsp_detrend_options *options, int64_t ny, int64_t nx,
+        float *restrict out_image, float *restrict out_variance, uint32_t *restrict out_mask, int64_t *restrict out_good);
 
 /* ---- combine ----------------------------------------------------------------------------------------------- */
 

@@ -21,9 +21,9 @@ void test_detrend(void) {
     defects[4][7] = 1;
     bias[4][8] = NAN;
     /* 21 columns from x = 5 of the detector, 3 rows from y = 2; rows run backwards */
-    rsp_amplifier amplifier = {raw, RSP_RAW_UINT16, 0, 1, 25, NX, NY, 5, 2, 2.0, 25.0, 60000.0, level, NULL};
+    rsp_amplifier amplifier = {raw, RSP_RAW_UINT16, 0, 1, 25, NX, NY, 5, 2, 2.0, 25.0, 60000.0, INFINITY, level, NULL};
     rsp_calibration calibration = {&bias[0][0], &dark[0][0], &flat[0][0], &defects[0][0], NULL, 0.0, 0};
-    rsp_detrend_options options = {10.0, 0.1, 1, 2, 4};
+    rsp_detrend_options options = {10.0, 0.1, 1, 8, 2, 4};
     CHECK(rsp_detrend_amplifier(&amplifier, &calibration, &options, HEIGHT, WIDTH, &image[0][0], &variance[0][0], &mask[0][0],
                                 &good) == RSP_OK);
     /* raw row 2 is row 2 of the detector, its first pixel 1020: (1020 - 102) * 2 - 3 - 5 = 1828 */
@@ -35,6 +35,23 @@ void test_detrend(void) {
     CHECK_CLOSE(image[3][5], (1010 - 101) * 2.0 - 8, 1e-3); /* no flat: not divided */
     CHECK(mask[1][5] == 77 && mask[2][4] == 77 && mask[2][26] == 77); /* outside the amplifier */
     CHECK(good == NX * NY - 5);
+
+    /* suspect is not saturated; the flat apart gives the same */
+    float flatless[HEIGHT][WIDTH], spread_flatless[HEIGHT][WIDTH];
+    uint32_t marks[HEIGHT][WIDTH];
+    int64_t still;
+    amplifier.suspect = 1040.0;
+    calibration.flat = NULL;
+    memset(flatless, 0, sizeof flatless), memset(spread_flatless, 0, sizeof flatless), memset(marks, 0, sizeof marks);
+    CHECK(rsp_detrend_amplifier(&amplifier, &calibration, &options, HEIGHT, WIDTH, &flatless[0][0], &spread_flatless[0][0],
+                                &marks[0][0], &still) == RSP_OK);
+    CHECK(marks[2][24] == 0 && marks[2][25] == 8 && marks[3][9] == 1 && still == NX * NY - 4);
+    calibration.flat = &flat[0][0];
+    CHECK(rsp_detrend_flatten(&calibration, &options, HEIGHT * WIDTH, &flatless[0][0], &spread_flatless[0][0], &marks[0][0],
+                              &still) == RSP_OK);
+    CHECK(flatless[2][5] == image[2][5] && spread_flatless[2][5] == variance[2][5] && marks[3][6] == 2);
+    CHECK(isinf(spread_flatless[3][6]) && flatless[3][6] == image[3][6] && still == HEIGHT * WIDTH - 6);
+    amplifier.suspect = INFINITY;
 
     /* the other way round along the row, and prepared planes give the same */
     float first = image[2][5], spread = variance[2][5];
@@ -55,7 +72,7 @@ void test_detrend(void) {
     for (int y = 0; y < NY; y++)
         for (int x = 0; x < NX; x++) real[y][x] = 500;
     real[0][2] = NAN;
-    amplifier = (rsp_amplifier){real, RSP_RAW_FLOAT, 0, 0, NX, NX, NY, 0, 0, 1.0, 25.0, 60000.0, level, level};
+    amplifier = (rsp_amplifier){real, RSP_RAW_FLOAT, 0, 0, NX, NX, NY, 0, 0, 1.0, 25.0, 60000.0, INFINITY, level, level};
     amplifier.column_level = NULL;
     calibration = (rsp_calibration){0};
     CHECK(rsp_detrend_amplifier(&amplifier, &calibration, &options, HEIGHT, WIDTH, &image[0][0], &variance[0][0], &mask[0][0],

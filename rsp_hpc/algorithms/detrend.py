@@ -1,31 +1,37 @@
 """detrend: raw amplifier segments to one image in electrons with variance and mask.
 
-Overscan level, gain, assembly, bias, dark, flat, variance and mask in one pass of the C core. A camera that arrives detrended
-goes the same way with an empty calibration: its soft bias and gain are applied and its own mask planes are kept.
+In physical order, backwards from the converter to the light: dither, overscan level, saturation, gain, crosstalk, linearity,
+deferred charge, assembly, bias, dark, (brighter-fatter,) flat and illumination, variance and mask: one pass of the C core. A camera
+that arrives detrended goes the same way with an empty calibration: its soft bias and gain are applied and its own mask planes are
+kept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ..config import parameter
 from ..errors import BadData
 from ..kernels.detrend import AmplifierGeometry, DetrendBits, Planes, detrend_amplifier, flatten_planes, prepare
+from ..kernels.electronics import Electronics, Reading, detrend_detector
 from ..products.calibration import Calibration
-from ..products.electronics import BrighterFatter
 from ..products.exposure import RawDetector
 from ..products.image import MaskedImage
 from ..products.mask import bits
 from .brighter_fatter import BrighterFatterConfig, correct_brighter_fatter
-from .overscan import OverscanConfig, overscan_levels
+from .crosstalk import mixing_of
+from .electronics import ElectronicsConfig, electronics_of, saturation_levels, with_photon_transfer
+from .overscan import OverscanConfig, check_overscan, overscan_levels
 
 __all__ = ["DetrendConfig", "PreparedCalibration", "assemble", "detrend", "flatten", "overscan_levels", "prepare_calibration",
            "to_electrons"]
 
 
-class DetrendConfig(OverscanConfig):
+class DetrendConfig(OverscanConfig, ElectronicsConfig):
     """How a raw detector becomes an image in electrons."""
 
     min_flat: float = parameter(0.1, "pixels with a flat not above it are BAD", low=0.0, high=0.9)
@@ -43,41 +49,51 @@ class PreparedCalibration:
     dark_time : float, s
     constant_noise : float, electron^2: of the bias and dark frames, and the dark's mean where it is not in a plane
     has_bias : bool
-    brighter_fatter : as in `Calibration`
-    defects : (ny, nx) bool or None
+    products : Calibration, for what acts on no plane: photon transfer, crosstalk, ..., brighter-fatter
     """
 
     planes: Planes
     dark_time: float
     constant_noise: float
     has_bias: bool
-    brighter_fatter: BrighterFatter | None = None
-    defects: np.ndarray | None = None
+    products: Calibration = field(default_factory=Calibration)
 
 
-def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
-    """One detector in electrons: (raw - overscan) * gain - bias - dark * time, divided by the flat, with variance and mask.
+NONE: Mapping[str, RawDetector] = {}
+
+
+def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
+            others: Mapping[str, RawDetector] = NONE) -> MaskedImage:
+    """One detector in electrons: (raw - overscan) * gain, without crosstalk, non-linearity and deferred charge, - bias - dark * time,
+    divided by the flat, with variance and mask.
 
     The variance is that of the electrons (signal and dark, Poisson) and of the read-out, divided by flat^2; it is inf where
-    the value means nothing. Planes set: SAT (raw level at or above the amplifier's saturation), BAD (defects, flat not above
-    `min_flat` or not finite, no bias or dark), UNMASKEDNAN (raw value not finite). Planes that came with the frame are kept.
-    The flat is that of the light of a star: the flat's own times the illumination correction.
+    the value means nothing. (That of what was subtracted as crosstalk is 1e-6 of it, the slope of the linearity changes only the
+    read noise, by a hundredth.) Planes set: SAT and SUSPECT (raw level, or full well of the photon transfer), CROSSTALK (ghost of
+    a saturated pixel), BAD (defects, flat not above `min_flat` or not finite, no bias or dark), UNMASKEDNAN (raw value not finite).
+    Planes that came with the frame are kept. The flat is that of the light of a star: the flat's own times the illumination
+    correction.
 
     Where there is a brighter-fatter kernel, the charges are moved back before the flat, between the two halves of this,
     `to_electrons` and `flatten`; SUSPECT is then set around saturated pixels.
 
+    Parameters
+    ----------
+    others : detector -> raw of the same exposure, for crosstalk from these (`crosstalk.foreign_detectors` names them)
+
     Raises
     ------
     BadData
-        Segments or calibration of another size, or hardly a good pixel; says which and what to do.
+        Segments or calibration of another size or camera, no overscan, or hardly a good pixel; says which and what to do.
     """
-    if calibration.brighter_fatter is not None and config.brighter_fatter.apply:
-        image = to_electrons(raw, calibration, config)
-        correct_brighter_fatter(image, calibration.brighter_fatter, config.brighter_fatter, calibration.defects)
+    products = calibration.products if isinstance(calibration, PreparedCalibration) else calibration
+    if products.brighter_fatter is not None and config.brighter_fatter.apply:
+        image = to_electrons(raw, calibration, config, others)
+        correct_brighter_fatter(image, products.brighter_fatter, config.brighter_fatter, products.defects)
         flatten(image, calibration, config)
         good = _count_good(image)
     else:
-        image, good = _sweep(raw, calibration, config, flat=True)
+        image, good = _sweep(raw, calibration, config, True, others)
     if raw.masked is not None:
         image.mask |= raw.masked
         good = _count_good(image)
@@ -86,12 +102,13 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     return image
 
 
-def to_electrons(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
+def to_electrons(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
+                 others: Mapping[str, RawDetector] = NONE) -> MaskedImage:
     """The first half of `detrend`: charges after bias and dark, not yet divided by the flat, with variance and mask.
 
     Who moves charges between pixels adds the change of each to its variance too, which stays that of the light collected.
     """
-    return _sweep(raw, calibration, config, flat=False)[0]
+    return _sweep(raw, calibration, config, False, others)[0]
 
 
 def flatten(image: MaskedImage, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> int:
@@ -105,8 +122,8 @@ def flatten(image: MaskedImage, calibration: Calibration | PreparedCalibration, 
     return flatten_planes(planes, _options(0.0, config), (image.image, image.variance, image.mask))
 
 
-def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
-           flat: bool) -> tuple[MaskedImage, int]:
+def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig, flat: bool,
+           others: Mapping[str, RawDetector]) -> tuple[MaskedImage, int]:
     """Raw to electrons, bias and dark subtracted, divided by the flat or not; and the number of pixels without any plane set."""
     _check(raw, calibration)
     image = MaskedImage.empty(raw.detector.box)
@@ -123,14 +140,18 @@ def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, con
     has_bias = calibration.has_bias if prepared else calibration.bias is not None
     extra = calibration.constant_noise if prepared else calibration.noise_variance(dark_time)
     planes = planes if flat else planes._replace(flat=None, defects=None)
-    return image, _detrend_into(image, raw, planes, (dark_time, extra, not has_bias), config)
+    products = calibration.products if prepared else calibration
+    return image, _detrend_into(image, (raw, others, products), planes, _Terms(dark_time, extra, not has_bias), config)
 
 
-def assemble(raw: RawDetector, config: DetrendConfig) -> MaskedImage:
-    """Overscan correction, gain and assembly only, for calibration frames: a constant offset stays in, as part of the bias."""
+def assemble(raw: RawDetector, config: DetrendConfig, calibration: Calibration | None = None) -> MaskedImage:
+    """Overscan correction, gain and assembly only, for calibration frames: a constant offset stays in, as part of the bias.
+
+    calibration : its photon transfer, crosstalk, linearity and charge transfer are used, no planes
+    """
     _check(raw, Calibration())
     image = MaskedImage.empty(raw.detector.box)
-    _detrend_into(image, raw, Planes(), (0.0, 0.0, False), config)
+    _detrend_into(image, (raw, NONE, calibration or Calibration()), Planes(), _Terms(0.0, 0.0, False), config)
     return image
 
 
@@ -156,8 +177,7 @@ def prepare_calibration(calibration: Calibration, dark_time: float, raw: RawDete
     if not good:
         raise BadData(f"{_name(raw)}: no pixel of the flat is above {config.min_flat}; take other flats or lower detrend.min_flat")
     constant = calibration.noise_variance(dark_time) + (0.0 if step else mean)
-    return PreparedCalibration(planes, dark_time, constant, calibration.bias is not None, calibration.brighter_fatter,
-                               calibration.defects)
+    return PreparedCalibration(planes, dark_time, constant, calibration.bias is not None, calibration)
 
 
 def _name(raw: RawDetector) -> str:
@@ -177,7 +197,7 @@ def _count_good(image: MaskedImage) -> int:
 
 
 def _options(dark_time: float, config: DetrendConfig) -> DetrendBits:
-    return DetrendBits(dark_time, config.min_flat, bits("SAT"), bits("BAD"), bits("UNMASKEDNAN"))
+    return DetrendBits(dark_time, config.min_flat, bits("SAT"), bits("BAD"), bits("UNMASKEDNAN"), bits("SUSPECT"))
 
 
 def _check(raw: RawDetector, calibration: Calibration | PreparedCalibration) -> None:
@@ -203,21 +223,70 @@ def _check(raw: RawDetector, calibration: Calibration | PreparedCalibration) -> 
                           f"{raw.detector.box.nx} x {raw.detector.box.ny}; make the calibration for this camera")
 
 
-def _detrend_into(image: MaskedImage, raw: RawDetector, planes: Planes, terms: tuple[float, float, bool],
-                  config: DetrendConfig) -> int:
-    """Detrend all amplifiers; terms: dark time (s), more variance (electron^2), whether a constant offset is subtracted."""
-    dark_time, extra, with_offset = terms
-    good = 0
-    for amplifier, segment in zip(raw.detector.amplifiers, raw.segments):
+class _Terms(NamedTuple):
+    """dark_time : s; extra : electron^2, more variance; with_offset : a constant offset is subtracted where there is no overscan."""
+
+    dark_time: float
+    extra: float
+    with_offset: bool
+
+
+def _detrend_into(image: MaskedImage, source: tuple[RawDetector, Mapping[str, RawDetector], Calibration], planes: Planes,
+                  terms: _Terms, config: DetrendConfig) -> int:
+    """Detrend all amplifiers; source: the raw detector, others by name, the products that act before the planes."""
+    raw, others, products = source
+    crosstalk = (raw.crosstalk if products.crosstalk is None else products.crosstalk) if config.crosstalk.apply else None
+    electronics, together = electronics_of(raw, products, config)
+    readings = _readings(raw, products, electronics, terms, config)
+    out, options = (image.image, image.variance, image.mask), _options(terms.dark_time, config)
+    if crosstalk is None and not together:
+        return sum(detrend_amplifier(segment, geometry, levels, planes, options, out) for segment, geometry, levels, _ in readings)
+    mixing, foreign = (None, ()) if crosstalk is None else mixing_of(crosstalk, raw.detector, config.crosstalk)
+    readings += _foreign_readings(raw, others, foreign, config)
+    sizes = {reading.geometry.data[2:] for reading in readings}
+    if mixing is not None and len(sizes) > 1:
+        raise BadData(f"{_name(raw)}: amplifiers of {' and '.join(f'{nx} x {ny}' for nx, ny in sorted(sizes))} pixels are not read "
+                      "side by side; set detrend.crosstalk.apply: false")
+    return detrend_detector(readings, mixing, planes, options, out)
+
+
+def _readings(raw: RawDetector, products: Calibration, electronics: list[Electronics], terms: _Terms,
+              config: DetrendConfig) -> list[Reading]:
+    """Segments with their levels, gains, noise and limits, as the kernels take them."""
+    readings = []
+    amplifiers = with_photon_transfer(raw.detector, products.ptc, config)
+    for amplifier, segment, own in zip(amplifiers, raw.segments, electronics):
         if segment.dtype not in (np.uint16, np.int32, np.float32) or not segment.dtype.isnative:
             segment = segment.astype(np.float32)
         segment = np.ascontiguousarray(segment)
-        rows, columns, noise = overscan_levels(segment, amplifier, config, amplifier.offset if with_offset else 0.0)
+        check_overscan(segment, amplifier, config)
+        rows, columns, noise = overscan_levels(segment, amplifier, config, amplifier.offset if terms.with_offset else 0.0)
+        saturation, suspect = saturation_levels(amplifier, products.ptc, float(np.median(rows)), config)
+        noise += bool(own.dither) / 12.0
         geometry = AmplifierGeometry(amplifier.data, amplifier.origin, amplifier.flip_x, amplifier.flip_y, amplifier.gain,
-                                     amplifier.read_noise**2 + noise * amplifier.gain**2 + extra, amplifier.saturation)
-        good += detrend_amplifier(segment, geometry, (rows, columns), planes, _options(dark_time, config),
-                                  (image.image, image.variance, image.mask))
-    return good
+                                     amplifier.read_noise**2 + noise * amplifier.gain**2 + terms.extra, saturation, suspect)
+        readings.append(Reading(segment, geometry, (rows, columns), own))
+    return readings
+
+
+def _foreign_readings(raw: RawDetector, others: Mapping[str, RawDetector], foreign, config: DetrendConfig) -> list[Reading]:
+    """The amplifiers of other detectors that speak into this one, in electrons by the gains of their own headers or camera."""
+    known = {}
+    for name in sorted({detector for detector, _ in foreign}):
+        if name not in others:
+            raise BadData(f"{_name(raw)}: crosstalk comes from detector {name}, whose raw frame of visit {raw.exposure.visit} is not "
+                          "there; fetch it or set detrend.crosstalk.apply: false")
+        _check(others[name], Calibration())
+        electronics, _ = electronics_of(others[name], Calibration(), config)
+        found = _readings(others[name], Calibration(), electronics, _Terms(0.0, 0.0, True), config)
+        known[name] = dict(zip((amplifier.name for amplifier in others[name].detector.amplifiers), found))
+    readings = []
+    for detector, amplifier in foreign:
+        if amplifier not in known[detector]:
+            raise BadData(f"{_name(raw)}: crosstalk comes from {detector}/{amplifier}, detector {detector} has no such amplifier; certify "
+                          "the matrix of this camera")
+        readings.append(known[detector][amplifier])
+    return readings
 
 
 def _why_bad(raw: RawDetector, image: MaskedImage, config: DetrendConfig) -> str:

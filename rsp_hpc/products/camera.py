@@ -52,6 +52,8 @@ class Amplifier(Config):
     gain: float = parameter(1.0, "gain", unit="electron/ADU", above=0.0)
     read_noise: float = parameter(0.0, "read noise", unit="electron", low=0.0)
     saturation: float = parameter(65535.0, "level at and above which a raw pixel is saturated", unit="ADU", above=0.0)
+    suspect: float | None = parameter(None, "level at and above which a raw pixel is suspect, where it is not yet saturated",
+                                      unit="ADU", above=0.0)
     offset: float = parameter(0.0, "constant offset where there is no overscan and no bias (soft bias)", unit="ADU")
     gain_by_band: dict[str, Annotated[float, Field(gt=0.0)]] = parameter(
         {}, "gain in these bands, where the electronics of a band are its own", unit="electron/ADU")
@@ -72,6 +74,14 @@ class Amplifier(Config):
         values = {"gain": self.gain_by_band.get(band, self.gain),
                   "read_noise": self.read_noise_by_band.get(band, self.read_noise)}
         return self.model_copy(update=values)
+
+    @property
+    def read_backwards(self) -> tuple[bool, bool]:
+        """Whether columns, rows stand in the file against the order in which they were read: overscan is read last."""
+        def backwards(axis: int, last: tuple | None, first: tuple | None) -> bool:
+            return self.data[axis] > last[axis] if last is not None else first is not None and first[axis] > self.data[axis]
+
+        return backwards(0, self.serial_overscan, self.prescan), backwards(1, self.parallel_overscan, None)
 
     @property
     def data_box(self) -> Box:

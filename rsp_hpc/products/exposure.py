@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .camera import Detector
+from .electronics import Crosstalk
 from .wcs import Wcs
 
 __all__ = ["Exposure", "RawDetector", "KINDS"]
@@ -69,3 +70,5 @@ class RawDetector:
     """(ny, nx) uint32 planes that came with an already detrended frame, or None."""
     pixel_size: float = float("nan")
     """micron; NaN if unknown."""
+    crosstalk: Crosstalk | None = field(default=None, repr=False)
+    """The coefficients that the header has, where the camera says where; a calibration product goes before."""
