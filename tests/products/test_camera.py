@@ -12,7 +12,7 @@ from rsp_hpc.errors import ConfigError
 from rsp_hpc.products.camera import load_camera
 
 CAMERAS = Path(__file__).resolve().parents[2] / "configs" / "cameras"
-NAMES = ("arcsat", "lco-sinistro", "lsst-phosim", "lsstcam", "sdss-fpc", "simcam")
+NAMES = ("arcsat", "labcam", "lco-sinistro", "lsst-phosim", "lsstcam", "sdss-fpc", "simcam")
 
 SMALL = """
 name: small
