@@ -418,6 +418,42 @@ rsp_status rsp_measure(const rsp_pixels *pixels, const rsp_sources *sources, dou
 
 /* ---- psf --------------------------------------------------------------------------------------------------- */
 
+/* A PSF here is a grid [n_terms][side][side] (side odd, <= 129; 1 <= n_terms <= 12): at a place whose polynomial terms are t it
+ * is the stamp sum_m t[m] grid[m], sampled at the image's pixels, for a source on the middle pixel's centre. It is moved by
+ * shifts below 2.5 pixels as rsp_measure moves it, zero outside of the stamp. */
+typedef struct {                /* n stars, each cut about its own middle pixel */
+    int64_t n, side, n_terms;
+    const double *data;         /* [n][side][side] [unit]; not read where the weight is 0 */
+    const double *weight;       /* [n][side][side] inverse variance [unit^-2], 0 = left out */
+    const double *terms;        /* [n][n_terms] */
+    const double *flux, *sky;   /* [n] [unit], [n] [unit] what lies under the star */
+    const double *shift;        /* [n][2] x, y of the star from the middle pixel [pixel] */
+} rsp_psf_stars;
+
+/* out_model [n][side][side]: the PSF, of flux one, on the pixels of n stars with terms [n][n_terms] and shifts [n][2]. */
+rsp_status rsp_psf_draw(int64_t n, int64_t side, int64_t n_terms, const double *grid, const double *terms,
+        const double *shifts, double *restrict out_model);
+
+/* The grid that minimises sum weight (data - sky - flux PSF)^2 + sum precision (grid - target)^2, the prior: its inverse
+ * variances and its mean, both as the grid. inout_grid: a start, then the solution, by at most
+ * `most` steps of conjugate gradients, until the residual (in the norm of the inverse blocks) has fallen to `tolerance` of
+ * the right-hand side's. out_covariance [n_terms][n_terms][side][side]: of the coefficients of each pixel, correlations between
+ * pixels neglected; out_steps. RSP_BAD_ARGUMENT where a pixel has neither data nor prior. */
+rsp_status rsp_psf_solve(const rsp_psf_stars *stars, const double *precision, const double *target, double tolerance,
+        int64_t most, double *inout_grid, double *restrict out_covariance, int64_t *out_steps);
+
+/* Newton steps on each star's flux, shift and sky with the grid held; sky_prior [n][2] mean [unit] and inverse variance
+ * [unit^-2] of the sky. out_stars [n][4]: flux, x, y, sky, the shift within 2.4 pixels; out_chi2 [n] after the last
+ * step, NaN where a star has too few pixels. */
+rsp_status rsp_psf_refit(const rsp_psf_stars *stars, const double *grid, const double *sky_prior, int64_t steps,
+        double *out_stars, double *restrict out_chi2);
+
+/* How much of each mode [n_modes][side][side] (n_modes <= 8) a star shows beyond the grid, in units of its flux, while its flux,
+ * shift and sky are free too. out_amplitude [n][n_modes]; out_covariance [n][n_modes][n_modes], inf on the diagonal where a
+ * star has too few pixels. */
+rsp_status rsp_psf_modes(const rsp_psf_stars *stars, const double *grid, const double *sky_prior, int64_t n_modes,
+        const double *modes, double *restrict out_amplitude, double *restrict out_covariance);
+
 /* ---- warp -------------------------------------------------------------------------------------------------- */
 
 typedef struct {

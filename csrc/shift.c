@@ -5,12 +5,11 @@
  * Lanczos-5 is 3 to 40 times worse (1e-3 and 2e-3 pixel). Bound by arithmetic. */
 #include "stamp.h"
 
-enum { TAPS = 11, MARGIN = RSP_PSF_MARGIN };
+enum { TAPS = RSP_SHIFT_TAPS, MARGIN = RSP_PSF_MARGIN };
 static const double SHARPNESS = 9.0;
 
-/* Weights of the pixels -5 .. 5 about the nearest one for a source d right of a pixel centre, and their derivative. */
-static void shift_taps(double d, float *weight, float *slope) {
-    double w[TAPS], s[TAPS], total = 0.0, change = 0.0;
+void rsp_shift_taps(double d, double *weight, double *slope) {
+    double total = 0.0, change = 0.0;
     const double sine = sin(M_PI * d), cosine = cos(M_PI * d), reach = 0.5 * TAPS;
     for (int k = 0; k < TAPS; k++) {
         const int t = k - TAPS / 2;
@@ -19,14 +18,23 @@ static void shift_taps(double d, float *weight, float *slope) {
         const double sinc_slope = fabs(a) < 1e-4 ? -M_PI * a / 3.0 : M_PI * (sign * cosine - sinc) / a;
         const double root = sqrt(fmax(1.0 - u * u / (reach * reach), 1e-12));
         const double window = exp(SHARPNESS * (root - 1.0));
-        w[k] = sinc * window;
-        s[k] = sinc_slope * window - w[k] * SHARPNESS * u / (reach * reach * root);
-        total += w[k];
-        change += s[k];
+        weight[k] = sinc * window;
+        slope[k] = sinc_slope * window - weight[k] * SHARPNESS * u / (reach * reach * root);
+        total += weight[k];
+        change += slope[k];
     }
     for (int k = 0; k < TAPS; k++) {
-        weight[k] = (float)(w[k] / total);
-        slope[k] = (float)((s[k] - w[k] * change / total) / total);
+        weight[k] /= total;
+        slope[k] = slope[k] / total - weight[k] * change / total;
+    }
+}
+
+static void single_taps(double d, float *weight, float *slope) {
+    double w[TAPS], s[TAPS];
+    rsp_shift_taps(d, w, s);
+    for (int k = 0; k < TAPS; k++) {
+        weight[k] = (float)w[k];
+        slope[k] = (float)s[k];
     }
 }
 
@@ -58,8 +66,8 @@ static inline __attribute__((always_inline)) void weigh(const float *restrict fr
 RSP_SIMD void rsp_move_psf(rsp_moved_psf *psf, double x, double y) {
     const int64_t pitch = psf->pitch, wide = pitch + 2 * MARGIN, ix = lrint(x), iy = lrint(y);
     float wx[TAPS], sx[TAPS], wy[TAPS], sy[TAPS];
-    shift_taps(x - (double)ix, wx, sx);
-    shift_taps(y - (double)iy, wy, sy);
+    single_taps(x - (double)ix, wx, sx);
+    single_taps(y - (double)iy, wy, sy);
     for (int64_t j = MARGIN; j < psf->side + MARGIN; j++) {
         const float *row = psf->padded + j * wide + MARGIN - ix - TAPS / 2;
         weigh(row, 1, pitch, wx, psf->along_x + j * pitch);

@@ -23,6 +23,11 @@ rsp_status rsp_stamp_allocate(rsp_stamp *stamp, int64_t largest_half);
 void rsp_stamp_free(rsp_stamp *stamp);
 void rsp_stamp_fill(rsp_stamp *stamp, const rsp_pixels *pixels, const rsp_sources *sources, int64_t i, int64_t half);
 
+enum { RSP_SHIFT_TAPS = 11 };
+
+/* Weights of the pixels -5 .. 5 about the nearest one for a source d right of a pixel centre, |d| <= 0.5; their derivative. */
+void rsp_shift_taps(double d, double *weight, double *slope);
+
 enum { RSP_MAX_PSF = 129, RSP_PSF_MARGIN = 10, RSP_PSF_WIDE = RSP_MAX_PSF + 7 + 2 * RSP_PSF_MARGIN };
 
 /* A PSF, and what rsp_move_psf made of it: planes [side][pitch]. */

@@ -8,6 +8,7 @@ int checks_done, checks_failed;
     DO(deblend) \
     DO(detect) \
     DO(measure) \
+    DO(psf) \
     DO(status) \
     DO(detrend) \
     DO(combine) \

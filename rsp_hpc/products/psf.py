@@ -1,7 +1,8 @@
 """PSFs as pixel grids: a polynomial over a detector, or one per cell of a coadd.
 
 Both offer `stamps(x, y) -> (n, k, k) float32`: the PSF at these positions, centred on the centre of the stamp's middle
-pixel, sampled at the image's pixels (the pixel response included), sum one. Kernels shift it by a fraction of a pixel.
+pixel, sampled at the image's pixels (the pixel response included), sum one. Kernels (csrc/shift.c) move it by fractions of a
+pixel, and so does `drawn`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from .box import Box
 
-__all__ = ["CellPsf", "Psf", "PolynomialPsf", "polynomial_terms"]
+__all__ = ["CellPsf", "Psf", "PolynomialPsf", "polynomial_terms", "shift_matrix", "stamp_moments", "weighted_moments"]
 
 
 def polynomial_terms(x, y, box: Box, order: int) -> np.ndarray:
@@ -25,6 +26,22 @@ def polynomial_terms(x, y, box: Box, order: int) -> np.ndarray:
     return np.stack([u ** (d - j) * v**j for d in range(order + 1) for j in range(d + 1)], axis=-1)
 
 
+def shift_matrix(shift: np.ndarray, n_out: int, n_in: int) -> np.ndarray:
+    """(n, n_out, n_in) float64: rows that interpolate a centred 1-D stamp for sources at `shift` from the middle pixel.
+
+    Eleven taps about the nearest pixel, a sinc in the window exp(9 (sqrt(1 - u^2) - 1)) (Barnett, Magland & af Klinteberg
+    2019), of unit sum: the same as csrc/shift.c.
+    """
+    shift = np.atleast_1d(np.asarray(shift, float))
+    whole, reach = np.rint(shift), 5.5
+    u = (shift - whole)[:, None] + np.arange(-5, 6)
+    taps = np.sinc(u) * np.exp(9.0 * (np.sqrt(np.maximum(1.0 - (u / reach) ** 2, 1e-12)) - 1.0))
+    taps = np.concatenate([taps / taps.sum(axis=1, keepdims=True), np.zeros((len(taps), 1))], axis=1)
+    distance = (np.arange(n_in) - n_in // 2)[None, None, :] - (np.arange(n_out) - n_out // 2)[None, :, None]
+    tap = distance + whole.astype(int)[:, None, None] + 5
+    return np.take_along_axis(taps[:, None, :], np.where((tap >= 0) & (tap < 11), tap, 11), axis=2)
+
+
 class Psf:
     """What every PSF offers; `size` is the odd side of its stamps."""
 
@@ -34,9 +51,15 @@ class Psf:
         """(n, size, size) float32: the PSF at n positions of the image's pixel coordinates."""
         raise NotImplementedError
 
+    def drawn(self, x, y, size: int | None = None) -> np.ndarray:
+        """(n, size, size) float64: the PSF as it falls on the pixels about the one nearest to each position (x, y)."""
+        x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
+        along, across = (shift_matrix(place - np.rint(place), size or self.size, self.size) for place in (x, y))
+        return across @ self.stamps(x, y).astype(float) @ along.swapaxes(1, 2)
+
     def moments(self, x, y) -> np.ndarray:
         """(n, 3) float64: adaptive-like second moments (Ixx, Iyy, Ixy) in pixel^2, with a Gaussian weight."""
-        return np.array([weighted_moments(stamp) for stamp in self.stamps(np.atleast_1d(x), np.atleast_1d(y))])
+        return stamp_moments(self.stamps(np.atleast_1d(x), np.atleast_1d(y)))
 
     def fwhm(self, x, y) -> np.ndarray:
         """(n,) float64: 2.3548 times the root of half the trace of the moments, pixel."""
@@ -44,23 +67,53 @@ class Psf:
         return 2.3548 * np.sqrt(0.5 * (moments[:, 0] + moments[:, 1]))
 
 
-def weighted_moments(stamp: np.ndarray, iterations: int = 30) -> tuple[float, float, float]:
-    """Adaptive second moments of a stamp (Bernstein & Jarvis 2002, section 3): Gaussian weight of matched shape."""
-    half = stamp.shape[0] // 2
-    y, x = np.mgrid[-half:half + 1, -half:half + 1].astype(float)
-    sxx, syy, sxy = 2.0, 2.0, 0.0
-    for _ in range(iterations):
-        determinant = sxx * syy - sxy * sxy
-        if not determinant > 1e-6:
-            return float("nan"), float("nan"), float("nan")
-        weight = np.exp(-0.5 * (syy * x * x + sxx * y * y - 2.0 * sxy * x * y) / determinant) * stamp
-        total = weight.sum()
-        new = 2.0 * (weight * x * x).sum() / total, 2.0 * (weight * y * y).sum() / total, 2.0 * (weight * x * y).sum() / total
-        change = abs(new[0] - sxx) + abs(new[1] - syy) + abs(new[2] - sxy)
-        sxx, syy, sxy = new
-        if change < 1e-8:
-            break
-    return sxx, syy, sxy
+def weighted_moments(stamp: np.ndarray, tolerance: float = 1e-8) -> tuple[float, float, float]:
+    """Adaptive second moments of one stamp: `stamp_moments`."""
+    xx, yy, xy = stamp_moments(stamp[None], tolerance)[0]
+    return float(xx), float(yy), float(xy)
+
+
+def stamp_moments(stamps: np.ndarray, tolerance: float = 1e-8, iterations: int = 60) -> np.ndarray:
+    """(n, 3): adaptive second moments (Ixx, Iyy, Ixy) of centred stamps, pixel^2; NaN where there are none.
+
+    Gaussian weight of matched shape (Bernstein & Jarvis 2002, AJ 123, 583, section 3). The weight is a product of functions of
+    x, y and xy, so that a round costs one exponential and three sums per pixel.
+    """
+    half = stamps.shape[-1] // 2
+    u = np.arange(-half, half + 1, dtype=float)
+    powers = np.stack([np.ones_like(u), u, u * u])
+    product = u[:, None] * u
+    flat = np.asarray(stamps, float)
+    moments = np.tile([2.0, 2.0, 0.0], (len(flat), 1))
+    todo = np.arange(len(flat))
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            xx, yy, xy = moments[todo].T
+            determinant = xx * yy - xy * xy
+            across, along = (np.exp(-0.5 * (q / determinant)[:, None] * u * u) for q in (xx, yy))
+            weight = flat[todo] * np.exp((xy / determinant)[:, None, None] * product)
+            sums = (across[:, None, :] * powers) @ weight @ (along[:, None, :] * powers).swapaxes(1, 2)
+            total = sums[:, 0, 0]
+            seen = np.stack([sums[:, 0, 2], sums[:, 2, 0], sums[:, 1, 1]]) / total
+            new = _unweighted(seen, (xx, yy, xy)).T
+            new[~(determinant > 1e-6)] = np.nan
+            moving = np.abs(new - moments[todo]).sum(axis=1) >= tolerance
+            moments[todo] = new
+            todo = todo[moving]
+            if len(todo) == 0:
+                break
+    return moments
+
+
+def _unweighted(seen: np.ndarray, weight) -> np.ndarray:
+    """(3, n): the Gaussian that shows these moments under a Gaussian weight; twice what is seen where there is none."""
+    (a, b, c), (p, q, r) = seen, weight
+    inner, outer = a * b - c * c, p * q - r * r
+    yy, xx, xy = a / inner - p / outer, b / inner - q / outer, -(c / inner - r / outer)  # the inverse's elements
+    determinant = xx * yy - xy * xy
+    own = np.stack([yy, xx, -xy]) / determinant
+    fine = (determinant > 0) & (xx > 0) & (own[0] < 4.0 * a) & (own[1] < 4.0 * b)
+    return np.where(fine, own, 2.0 * seen)
 
 
 @dataclass(frozen=True)
@@ -74,6 +127,8 @@ class PolynomialPsf(Psf):
     box : Box of the detector, on which positions are scaled
     n_stars : int, stars that the fit used
     chi2 : float, reduced chi2 of the reserved stars (of the fitted ones if none was reserved)
+    n_reserved : int, stars held back
+    covariance : (n_terms, n_terms, size, size) float32 of each pixel's coefficients, or None; pixels are as good as independent
     """
 
     coefficients: np.ndarray
@@ -81,6 +136,8 @@ class PolynomialPsf(Psf):
     box: Box
     n_stars: int = 0
     chi2: float = float("nan")
+    n_reserved: int = 0
+    covariance: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -90,6 +147,15 @@ class PolynomialPsf(Psf):
         terms = polynomial_terms(np.atleast_1d(x), np.atleast_1d(y), self.box, self.order)
         flat = terms @ self.coefficients.reshape(len(self.coefficients), -1)
         return flat.reshape(-1, self.size, self.size).astype(np.float32)
+
+    def errors(self, x, y) -> np.ndarray:
+        """(n, size, size) float32: one-sigma errors of `stamps`; NaN where the PSF was not fitted."""
+        terms = polynomial_terms(np.atleast_1d(x), np.atleast_1d(y), self.box, self.order)
+        if self.covariance is None:
+            return np.full((len(terms), self.size, self.size), np.nan, np.float32)
+        flat = self.covariance.reshape(*self.covariance.shape[:2], -1)
+        variance = np.einsum("sa,sb,abk->sk", terms, terms, flat, optimize=True)
+        return np.sqrt(np.maximum(variance, 0.0)).reshape(-1, self.size, self.size).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from rsp_hpc.algorithms.measure import MeasureConfig, measure_forced
-from rsp_hpc.algorithms.psf import PsfConfig, aperture_correction, fit_psf, gauge, guess_psf, moffat, select_stars
-from rsp_hpc.algorithms.psf_solve import StarStamps, elliptical_profile, lanczos_matrix, solve_grid
+from rsp_hpc.algorithms.psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
+from rsp_hpc.algorithms.psf.fit import gauge
+from rsp_hpc.algorithms.psf.guess import moffat
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.catalogue import Catalogue, Column
 from rsp_hpc.products.image import MaskedImage
 from rsp_hpc.products.mask import bits
-from rsp_hpc.products.psf import polynomial_terms, weighted_moments
+from rsp_hpc.products.psf import shift_matrix, weighted_moments
 
 SIDE, SKY = 1000, 500.0
 CONFIG = PsfConfig()
@@ -102,16 +103,18 @@ def test_fit_has_unit_sum_and_centred_stamps(fitted):
 
 def test_order_follows_the_number_of_stars(field):
     image, x, y, flux = field
-    assert [fit_psf(image, x[:n], y[:n], flux[:n], CONFIG).order for n in (40, 15, 5)] == [2, 1, 0]
+    assert [fit_psf(image, x[:n], y[:n], flux[:n], CONFIG).order for n in (40, 20, 5)] == [2, 1, 0]
     few = fit_psf(image, x[:3], y[:3], flux[:3], CONFIG)
     assert few.order == 0 and few.n_stars == 3 and np.isfinite(few.chi2)
 
 
-def test_too_few_stars_give_a_guess(field):
+def test_one_or_two_stars_improve_on_the_guess(field):
     image, x, y, flux = field
-    for n in (0, 2):
-        psf = fit_psf(image, x[:n], y[:n], flux[:n], CONFIG)
-        assert np.isnan(psf.chi2) and psf.n_stars > 30
+    guess = fit_psf(image, x[:0], y[:0], flux[:0], CONFIG)
+    assert np.isnan(guess.chi2) and guess.n_stars > 30
+    few = fit_psf(image, x[:2], y[:2], flux[:2], CONFIG)
+    assert few.n_stars == 2 and few.order == 0 and few.chi2 == pytest.approx(1.0, abs=0.15)
+    for psf in (guess, few):
         assert psf.fwhm(500, 500)[0] == pytest.approx(truth_fwhm(), rel=0.04)
 
 
@@ -228,46 +231,10 @@ def test_aperture_correction(field, fitted):
     assert nothing.factor == 1.0 and np.isnan(nothing.error)
 
 
-def test_lanczos_matrix_interpolates():
-    grid = np.arange(-10, 11)
-    profile = np.exp(-0.5 * grid**2 / 2.0**2)
-    for shift in (0.0, 0.3, -0.45, 1.2):
-        matrix = lanczos_matrix(np.array([shift]), 21, 21)[0]
-        np.testing.assert_allclose((matrix @ profile)[5:16], np.exp(-0.5 * (grid - shift)**2 / 4.0)[5:16], atol=2e-3)
-        np.testing.assert_allclose(matrix[8:13].sum(axis=1), 1.0, atol=1e-12)
-
-
-def test_conjugate_gradients_solve_the_normal_equations():
-    """Against the explicit matrix, on a small grid: algorithms.md C-T5."""
-    rng = np.random.default_rng(0)
-    n, size = 12, 7
-    noise = rng.normal(0, 1, (90, 90)).astype(np.float32)
-    image = MaskedImage(noise, np.zeros((90, 90), np.uint32), np.ones((90, 90), np.float32))
-    stars = StarStamps.cut(image, rng.uniform(15, 75, n), rng.uniform(15, 75, n), np.full(n, 300.0), size, ("BAD",))
-    terms = polynomial_terms(stars.x, stars.y, image.box, 1)
-    start = np.zeros((3, size, size))
-    start[0] = moffat(np.array([2.0, 2.0, 0.0]), size)
-    weight = rng.uniform(0.5, 1.5, (n, size, size))
-    found = solve_grid(stars, weight, terms, start, 0.5)
-    rows, values = [], []
-    across, along = stars.matrices()
-    for s in range(n):
-        kernel = np.einsum("ab,cd->acbd", across[s], along[s]).reshape(size**2, size**2) * stars.flux[s]
-        root = np.sqrt(weight[s].ravel())
-        rows.append(np.concatenate([root[:, None] * terms[s, m] * kernel for m in range(3)], axis=1))
-        values.append(root * stars.data[s].ravel())
-    mean = elliptical_profile(start[0]).ravel()
-    precision = 1.0 / (0.5 * (mean + 3e-4))
-    rows.append(np.diag(np.tile(precision, 3)))
-    values.append(np.concatenate([mean * precision, np.zeros(2 * size**2)]))
-    wanted = np.linalg.lstsq(np.concatenate(rows), np.concatenate(values), rcond=None)[0]
-    np.testing.assert_allclose(found.ravel(), wanted, atol=1e-6 * np.abs(wanted).max())
-
-
 def test_gauge_and_moffat():
     stamp = moffat(np.array([3.0, 2.0, 0.4]), 25)
     np.testing.assert_allclose(weighted_moments(stamp), [3.0, 2.0, 0.4], atol=2e-3)
-    moved = lanczos_matrix(np.array([0.1]), 25, 25)[0] @ stamp
+    moved = shift_matrix(np.array([0.1]), 25, 25)[0] @ stamp
     centred = gauge(np.stack([2.0 * moved, 0.1 * moved]))
     np.testing.assert_allclose(centred.sum(axis=(1, 2)), [1.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(centred[0], stamp, atol=1e-2 * stamp.max())  # its border is zero now
+    np.testing.assert_allclose(centred[0], stamp, atol=5e-3 * stamp.max())  # to the square of the shift

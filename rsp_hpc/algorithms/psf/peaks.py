@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import BadData
-from ..products.image import MaskedImage
+from ...errors import BadData
+from ...products.image import MaskedImage
 
 __all__ = ["adaptive_moments", "find_peaks", "half_sample_mode", "row_quantile"]
 
