@@ -325,7 +325,11 @@ class FitsFile:
         unsigned = UNSIGNED.get((cards["BITPIX"], float(zero)))
         if scale == 1.0 and unsigned:
             high = np.dtype(unsigned).type(1 << (8 * native.itemsize - 1)) if unsigned != "i1" else None
-            return (native.view(unsigned) ^ high) if high is not None else (native ^ np.uint8(128)).view("i1")
+            if high is None:
+                return (native ^ np.uint8(128)).view("i1")
+            values = native.view(unsigned)
+            values ^= high  # in place: it is a copy already
+            return values
         wide = np.float32 if cards["BITPIX"] in (8, 16, -32) else np.float64
         value = native.astype(wide) * wide(scale) + wide(zero)
         if raw.dtype.kind != "f" and type(cards.get("BLANK")) is int:

@@ -94,8 +94,8 @@ def _rank_one(stack: PlaneStack, config: FringeConfig):
         usable = weights > 1e-4 * weights.max()
         safe = np.where(usable, amplitudes, 1.0)
         pattern, variance = stack.combine(1.0 / safe, np.where(usable, weights, 0.0), config.kappa)
-        scale = _normalise(pattern, variance, config)
-        before = amplitudes * scale
+        _normalise(pattern, variance, config)
+        before = amplitudes
         amplitudes, errors = _amplitudes(stack, pattern, step)
         if np.abs(amplitudes - before).max() <= config.tolerance * np.abs(amplitudes).mean():
             break
@@ -116,8 +116,8 @@ def _first_amplitudes(stack: PlaneStack) -> np.ndarray:
     return np.array(found)
 
 
-def _normalise(pattern: np.ndarray, variance: np.ndarray, config: FringeConfig) -> float:
-    """Smooth, take the mean out and bring the rms to one, in place; returns the rms."""
+def _normalise(pattern: np.ndarray, variance: np.ndarray, config: FringeConfig) -> None:
+    """Smooth, take the mean out and bring the rms to one, in place."""
     from scipy.ndimage import gaussian_filter
 
     known = np.isfinite(pattern)
@@ -138,7 +138,6 @@ def _normalise(pattern: np.ndarray, variance: np.ndarray, config: FringeConfig) 
     rms = np.sqrt(max(rms**2 - noise, 0.01 * rms**2, 1e-30))  # of the fringes, not of their noise
     pattern /= np.float32(rms)
     variance /= np.float32(rms**2)
-    return rms
 
 
 def _amplitudes(stack: PlaneStack, pattern: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:

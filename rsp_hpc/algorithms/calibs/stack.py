@@ -28,7 +28,7 @@ __all__ = ["BLOCK", "Frame", "Stack", "clipped_mean_of", "clipped_variance", "lo
 BLOCK = 64  # pixels; clipped pixels are counted in blocks of this side
 THUMBNAIL = 1024  # pixels at most along a side of a thumbnail
 CELLS = 32  # cells at most along a side of the mesh
-SAMPLES = 1 << 18  # differences that a noise is measured from
+SAMPLES = 1 << 16  # pixels that a level, differences that a noise is measured from
 
 Allocate = Callable[..., np.ndarray]
 """(shape, dtype) -> array, in memory or mapped from a scratch file."""
@@ -315,6 +315,8 @@ def clipped_mean_of(values: np.ndarray) -> np.ndarray:
 
 
 def _median(values: np.ndarray) -> float:
+    """Of the finite values, or of every n-th of many."""
+    values = values[::max(1, values.size // SAMPLES)] if values.ndim == 2 else values
     values = values[np.isfinite(values)]
     return float(np.median(values)) if values.size else float("nan")
 
