@@ -70,7 +70,7 @@ def build_defects(bias: CombinedFrames | None, dark: CombinedFrames | None, flat
             surroundings = smooth_plane(flat.image)
             kinds["dark"] |= (flat.image < config.dead_flat * surroundings) | ~(flat.image > 0)
             kinds["bright"] |= flat.image > config.bright_flat * surroundings
-            kinds["vampire"] |= vampires(flat.image, surroundings, config)
+            kinds["vampire"] |= vampires(flat.image, smooth_plane(flat.image, 6 * config.vampire_radius), config)
     bad = np.logical_or.reduce(list(kinds.values()))
     fraction = float(bad.mean())
     verdict = Verdict(statistics={f"{name}_pixels": float(plane.sum()) for name, plane in kinds.items()} | {"fraction": fraction})
@@ -81,28 +81,29 @@ def build_defects(bias: CombinedFrames | None, dark: CombinedFrames | None, flat
 
 def vampires(flat: np.ndarray, surroundings: np.ndarray, config: DefectsConfig) -> np.ndarray:
     """(ny, nx) bool: all pixels within the radius of a core that is bright while the ring about it is dark."""
+    from scipy.ndimage import uniform_filter
+
     ratio = np.where(np.isfinite(flat) & (surroundings > 0.0), flat / np.where(surroundings > 0.0, surroundings, 1.0), 1.0)
+    core = uniform_filter(np.clip(ratio, 0.0, 3.0).astype(np.float32), 3)
     bad, (ny, nx), reach = np.zeros(flat.shape, bool), flat.shape, config.vampire_radius
-    above = np.clip(ratio, 0.0, 3.0)
     y, x = np.mgrid[-reach:reach + 1, -reach:reach + 1]
-    distance = np.hypot(y, x)
-    disc, ring = distance <= reach + 0.5, (distance <= reach + 0.5) & (distance > 2.5)
-    for row, column in zip(*np.nonzero(above > config.vampire_core)):
-        if not (reach <= row < ny - reach and reach <= column < nx - reach):
+    disc, ring = np.hypot(y, x) <= reach + 0.5, (np.hypot(y, x) <= reach + 0.5) & (np.hypot(y, x) > 2.5)
+    for row, column in zip(*np.nonzero(core > config.vampire_core)):
+        inside = reach <= row < ny - reach and reach <= column < nx - reach
+        if not inside or core[row, column] < core[row - 2:row + 3, column - 2:column + 3].max():
             continue
-        if above[row, column] < above[row - 1:row + 2, column - 1:column + 2].max():
-            continue  # not the brightest of its core
-        part = ratio[row - reach:row + reach + 1, column - reach:column + reach + 1]
-        if above[row - 1:row + 2, column - 1:column + 2].mean() > config.vampire_core and part[ring].mean() < config.vampire_ring:
-            bad[row - reach:row + reach + 1, column - reach:column + reach + 1] |= disc
+        place = slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
+        if ratio[place][ring].mean() < config.vampire_ring:
+            bad[place] |= disc
     return bad
 
 
-def smooth_plane(plane: np.ndarray) -> np.ndarray:
-    """Median of 15 x 15 pixels, of every third pixel in each direction: what the surroundings are like."""
+def smooth_plane(plane: np.ndarray, size: int = 15) -> np.ndarray:
+    """Median of size x size pixels, of every n-th pixel in each direction (five by five of them): what the surroundings are like."""
     from scipy.ndimage import median_filter
 
+    step = max(1, size // 5)
     filled = np.where(np.isfinite(plane), plane, np.nanmedian(plane))
-    coarse = median_filter(filled[1::3, 1::3], 5, mode="nearest")
-    rows, columns = (np.minimum(np.arange(size) // 3, limit - 1) for size, limit in zip(plane.shape, coarse.shape))
+    coarse = median_filter(filled[step // 2::step, step // 2::step], 5, mode="nearest")
+    rows, columns = (np.minimum(np.arange(size) // step, limit - 1) for size, limit in zip(plane.shape, coarse.shape))
     return coarse[np.ix_(rows, columns)]
