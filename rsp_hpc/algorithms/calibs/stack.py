@@ -148,6 +148,7 @@ def load_stack(frames: Iterable[Frame], pedestal, settings: tuple[DetrendConfig,
             raw = frame.load()
             if stack is not None:
                 alike(stack.detector, raw, stack.names[0], frame.name)
+                same_mode(stack.exposures[0], frame.exposure, stack.names[0], frame.name)
             parts = _parts_of(raw, config)
         except Mixed:
             raise
@@ -168,6 +169,19 @@ def load_stack(frames: Iterable[Frame], pedestal, settings: tuple[DetrendConfig,
 
 class Mixed(BadData):
     """Frames that must not be combined."""
+
+
+def same_mode(first: Exposure, second: Exposure, one: str, other: str) -> None:
+    """That headers do not tell of different modes.
+
+    Raises
+    ------
+    Mixed
+        Names both frames and what differs.
+    """
+    for what, a, b in (("read-out mode", first.readout_mode, second.readout_mode), ("binning", first.binning, second.binning)):
+        if a != b:
+            raise Mixed(f"{other}: its {what} is {b or 'not given'}, that of {one} {a or 'not given'}; combine them apart")
 
 
 def alike(first: Detector, raw: RawDetector, one: str, other: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -204,6 +206,10 @@ def test_mixed_modes_are_refused_and_named(lab):
     binned = RawDetector(raw.exposure, raw.detector, tuple(segment[::2, ::2].copy() for segment in raw.segments))
     with pytest.raises(BadData, match="another binning or read-out mode"):
         build_flat([*frames, Frame(raw.exposure, lambda: binned)], NOTHING, CalibsConfig())
+    for change, words in (({"readout_mode": "fast"}, "its read-out mode is fast, that of flat r .* not given"),
+                          ({"binning": "2 2"}, "its binning is 2 2")):
+        with pytest.raises(BadData, match=words):
+            build_flat([*frames, Frame(replace(raw.exposure, **change), lambda: raw)], NOTHING, CalibsConfig())
     assert build_calibration([*frames, other], (NY, NX), CalibsConfig(), leave_out=lambda name, error: None)[""].flat is None
 
 
