@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export RSP_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup build demo test test-c test-python test-kill bench bench-peers clean
+.PHONY: help setup build demo test test-c test-python test-kill match-trials bench bench-peers clean
 
 help:             ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
@@ -50,6 +50,9 @@ test-c:           ## the C core's own tests under ASan and UBSan
 
 test-python: $(VENV)/.tests  ## unit, MPI and real-data tests
 	$(BIN)/python -m pytest -q --durations=15
+
+match-trials: $(VENV)/.tests  ## 500 random fields against the reference catalogue: right or refused, and the seconds
+	$(BIN)/python -m pytest -q -s tests/algorithms/match_trials.py
 
 test-kill: $(VENV)/.tests  ## 20 random kill -9 of a rank or the whole job, each resumed and compared (RSP_KILLS=n)
 	RSP_KILLS=$${RSP_KILLS:-20} $(BIN)/python -m pytest -q tests/mpi/test_kill.py

@@ -28,6 +28,8 @@ __all__ = ["DetectorStars", "FocalPlaneConfig", "FocalPlaneFit", "fit_focal_plan
 
 _WIDEST = 600.0  # arcsec: the most that a prior's width may become
 _FIRST = 0.3  # arcsec: first width of the detectors' priors; the data make it larger or smaller
+_SOFT = 6  # turns in which far stars get less weight (a Cauchy distribution's); from then on they are in or out
+_OVER = 1.8  # exponent on the steps of the widths, which alone are slow near zero; less than 2
 _LOCAL = 3  # highest order inside of a detector of what all guesses got wrong alike
 _TERMS_PER_STAR = 0.25  # highest order of the shared polynomial: so many coefficients per star
 
@@ -236,7 +238,7 @@ def _bases(stars: DetectorStars, x, y, frame: _Frame):
         middle = project(*stars.center(), *frame.center)
         local = _legendre((xi - middle[0]) / frame.size, (eta - middle[1]) / frame.size, _LOCAL)[:, 1:]
         across = _legendre(*(np.array([w]) / frame.radius for w in middle), frame.bending)[0]
-        shared = np.hstack([shared, (local[:, :, None] * across).reshape(len(local), -1)])
+        shared = np.hstack([shared, (local[:, :, None] * across).reshape(len(local), local.shape[1] * len(across))])
     return (xi, eta), shared, _legendre(u, v, frame.own)
 
 
@@ -278,14 +280,18 @@ def _solve(data: list[_Data], frame: _Frame, config: FocalPlaneConfig):
         left = [[d.offset[axis] - d.shared @ s.shared - d.own @ s.own[i] for i, d in enumerate(data)]
                 for axis, s in enumerate(solutions)]
         widths = _new_widths(solutions, kinds, (kept, widths))
-        if turn < 2:  # mismatches must not make the scatter, nor the scatter hide them
-            scatter = max(_robust_scatter(left[axis], data, axis) for axis in range(2))
-        else:
-            scatter = _scatter(left, data, kept, solutions)
-        new = [_close(d, (left[0][i], left[1][i]), scatter, config.clip) for i, d in enumerate(data)]
-        settled = settled + 1 if all(map(np.array_equal, new, kept)) else 0
+        soft = turn < _SOFT  # mismatches must not make the solution and the scatter that then hide them
+        scatter = (max(_robust_scatter(left[axis], data, axis) for axis in range(2)) if soft else
+                   _scatter(left, data, kept, solutions))
+        pulls = [np.hypot(*(side[i] / np.hypot(s, scatter) for side, s in zip(left, d.sigma))) for i, d in enumerate(data)]
+        if turn + 1 < _SOFT:
+            kept = [1.0 / np.sqrt(1.0 + (pull / 2.4) ** 2) for pull in pulls]
+            continue
+        new = [pull <= 1.15 * config.clip for pull in pulls]  # the radius in 2-D that is as rare as the clip in 1-D
+        changed = sum(np.sum(after != before) for after, before in zip(new, kept))
+        settled = settled + 1 if changed <= 1e-3 * sum(map(len, kept)) else 0  # one on the border may come and go for ever
         kept = new
-        if settled >= 3 and turn >= 8:
+        if settled >= 2 and turn >= _SOFT + 8:
             break
     shared, own = np.array([s.shared for s in solutions]), np.array([s.own for s in solutions])
     return (shared, own, np.array([s.covariance for s in solutions]), 1e3 * scatter, left[0], left[1],
@@ -293,24 +299,27 @@ def _solve(data: list[_Data], frame: _Frame, config: FocalPlaneConfig):
 
 
 def _one_axis(data: list[_Data], kept, axis: int, state) -> _Axis:
-    """One penalised weighted least squares. QR at every step: normal equations would lose half of the digits."""
+    """One penalised weighted least squares.
+
+    A detector's own coefficients are projected out of its rows, by QR: differences of normal matrices would lose the digits.
+    """
     kinds, widths, scatter = state
     k, m = len(kinds[0]), len(kinds[1])
     penalty = np.where(kinds[0] < 2, 0.0, 1.0 / widths[0][kinds[0]])
     own_penalty = 1.0 / widths[1][kinds[1]]
-    rows, blocks = [np.column_stack([np.diag(penalty), np.zeros(k)])], []
+    matrix, blocks = np.diag(np.append(penalty**2, 0.0)), []
     for d, use in zip(data, kept):
-        root = use / np.hypot(d.sigma[axis], scatter)
-        table = np.column_stack([d.own, d.shared, d.offset[axis]]) * root[:, None]
-        table = np.vstack([table, np.eye(m, m + k + 1) * own_penalty[:, None]])
-        triangle = np.linalg.qr(table, "r")
-        inverse = np.linalg.inv(triangle[:m, :m])
-        blocks.append((inverse @ triangle[:m, m:-1], inverse, inverse @ triangle[:m, -1]))
-        rows.append(triangle[m:, m:])
-    triangle = np.linalg.qr(np.vstack(rows), "r")
-    scale = np.linalg.norm(triangle[:k, :k], axis=0)
-    root = np.linalg.pinv(triangle[:k, :k] / scale, 1e-12) / scale[:, None]
-    shared, covariance = root @ triangle[:k, -1], root @ root.T
+        root = (use / np.hypot(d.sigma[axis], scatter))[:, None]
+        base, triangle = np.linalg.qr(np.vstack([d.own * root, np.diag(own_penalty)]))
+        rows = np.vstack([np.column_stack([d.shared, d.offset[axis]]) * root, np.zeros((m, k + 1))])
+        along = base.T @ rows
+        rows -= base @ along
+        matrix += rows.T @ rows
+        inverse = np.linalg.inv(triangle)
+        blocks.append((inverse @ along[:, :k], inverse, inverse @ along[:, k]))
+    scale = 1.0 / np.sqrt(np.diag(matrix)[:k])
+    covariance = np.linalg.pinv(matrix[:k, :k] * np.outer(scale, scale), 1e-14, hermitian=True) * np.outer(scale, scale)
+    shared = covariance @ matrix[:k, k]
     own = np.array([alone - gain @ shared for gain, _, alone in blocks])
     spread = np.array([np.sum(inverse**2, axis=1) + np.einsum("ij,jk,ik->i", gain, covariance, gain)
                        for gain, inverse, _ in blocks])
@@ -319,12 +328,12 @@ def _one_axis(data: list[_Data], kept, axis: int, state) -> _Axis:
 
 
 def _new_widths(solutions, kinds, state) -> tuple[np.ndarray, np.ndarray]:
-    """Widths of the priors from the coefficients and their errors: one step of expectation maximisation."""
+    """Widths of the priors from the coefficients and their errors: one over-relaxed step of expectation maximisation."""
     kept, widths = state
     shared = np.mean([s.shared ** 2 + np.diag(s.covariance) for s in solutions], axis=0)
     seen = np.array([use.any() for use in kept])
     own = np.mean([s.own[seen] ** 2 + s.spread[seen] for s in solutions], axis=(0, 1))
-    new = [np.array([np.sqrt(np.mean(power[kind == n])) for n in range(len(old))])
+    new = [np.array([old[n] * (np.sqrt(np.mean(power[kind == n])) / old[n]) ** _OVER for n in range(len(old))])
            for power, kind, old in zip((shared, own), kinds, widths)]
     return tuple(np.clip(values, 1e-5, _WIDEST) for values in new)  # type: ignore[return-value]
 
@@ -340,7 +349,3 @@ def _scatter(left, data, kept, solutions) -> float:
     sigma = np.concatenate([d.sigma[axis][use] for axis in range(2) for d, use in zip(data, kept)])
     return intrinsic_scatter(residuals, sigma, len(residuals) - sum(s.free for s in solutions))
 
-
-def _close(data: _Data, left, scatter: float, clip: float) -> np.ndarray:
-    pull = np.hypot(*(r / np.hypot(s, scatter) for r, s in zip(left, data.sigma)))
-    return pull <= 1.15 * clip  # the radius in 2-D that is as rare as the clip in 1-D

@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from rsp_hpc.io.product import hash_of, identity, made
-from tiny import Tiny, call
+from tiny import DETECTORS, Tiny, call
 
 
 def rewrite(path: Path, change) -> None:
@@ -168,6 +168,32 @@ def test_reference_catalogues_that_do_not_help(tiny, tmp_path, what):
     assert result.code == (4 if what == "no column" else 3), result.text
     assert len(result.lines(words)) == (2 if what == "far" else 1) and "Traceback" not in result.text, result.text
     assert not (survey.output / "visits" / "1001.h5").exists() and nothing_partial(survey.output)
+
+
+def test_a_pointing_that_is_wrong_by_a_degree_is_said(tiny, tmp_path):
+    """The header of one visit points a degree south of where the telescope was; the catalogue covers both places."""
+    survey = tiny.copy_raw(tmp_path / "raw", tmp_path / "run")
+    for detector in DETECTORS:
+        rewrite(survey.raw_file(1001, detector), lambda hdus: hdus[0].header.set("DEC", hdus[0].header["DEC"] - 1.0))
+
+    def other_stars(hdus):
+        """As many stars a degree further south: the same, mirrored."""
+        stars = np.concatenate([hdus[1].data] * 2)
+        stars["ra"][len(stars) // 2:] = 2 * 149.504 - hdus[1].data["ra"]
+        stars["dec"][len(stars) // 2:] -= 1.0
+        hdus[1] = fits.BinTableHDU(stars, header=hdus[1].header)
+
+    rewrite(survey.raw / "reference.fits", other_stars)
+    survey.with_calibs_of(tiny)
+    result = survey.call("visits", "--visit", 1001)
+    assert result.code == 3 and len(result.lines("no match of")) == 2 and "check the pointing" in result.text, result.text
+    assert not (survey.output / "visits" / "1001.h5").exists() and nothing_partial(survey.output)
+
+
+def test_a_catalogue_without_the_band_is_said_before_the_work(tiny, tmp_path):
+    survey = tiny.copy_raw(tmp_path / "raw", tmp_path / "run").with_calibs_of(tiny)
+    result = survey.call("visits", "--visit", 1001, "--set", "reference.bands={z: flux_g}", "--set", "reference.errors={}")
+    assert result.code == 3 and len(result.lines("the reference catalogue has no band")) == 2, result.text
 
 
 @pytest.mark.parametrize("change, words", [
