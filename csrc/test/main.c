@@ -11,6 +11,7 @@ int checks_done, checks_failed;
     DO(psf) \
     DO(status) \
     DO(detrend) \
+    DO(electronics) \
     DO(combine) \
     DO(frames) \
     DO(cosmic) \

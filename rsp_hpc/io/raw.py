@@ -20,7 +20,7 @@ from ..products.box import Box
 from ..products.camera import Amplifier, Camera, Detector
 from ..products.exposure import Exposure, RawDetector
 from ..products.focalplane import rough_wcs
-from ..products.header import exposure_of, mode_of, translate, with_header_values
+from ..products.header import crosstalk_of, exposure_of, mode_of, translate, with_header_values
 from ..products.wcs import Wcs
 from . import sdss
 from .fits import Cards, FitsFile, Hdu, write_fits
@@ -176,6 +176,7 @@ def _part_of(entry: RawFile, camera: Camera, name: str, headers: Sequence[Cards]
         inside = detector.model_copy(update={"amplifiers": amplifiers})
         entry = replace(entry, mode=mode_of(exposure, camera, with_header_values(camera, inside, exposure.band, own,
                                                                                   entry.path.name)))
+        crosstalk_of(camera, inside, headers, entry.path.name)
         if exposure.kind == "science":
             wcs, note = _wcs_of(camera, detector, amplifiers, exposure, headers)
             entry, notes = replace(entry, wcs=wcs), notes + note
@@ -333,6 +334,7 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
         amplifiers = _amplifiers_in(entry, described)
         with FitsFile(entry.path, keep={amplifier.hdu for amplifier in amplifiers}) as file:
             _check_read(entry, amplifiers, file, camera)
+            cards = file.headers
             for amplifier in amplifiers:
                 headers[amplifier.name] = file.header(amplifier.hdu)
                 segments[amplifier.name] = _as_raw(file.image(amplifier.hdu, Box(*amplifier.section)))
@@ -344,7 +346,8 @@ def read_raw_detector(files: Sequence[RawFile], camera: Camera, detector: str) -
     return RawDetector(exposure, filled, tuple(segments[name] for name in names),
                        mean_wcs(solutions, described) if solutions else None,
                        _names_of([entry.path for entry in by_amplifier.values()]),
-                       _mask_of(by_amplifier, described), camera.pixel_size)
+                       _mask_of(by_amplifier, described), camera.pixel_size,
+                       crosstalk_of(camera, filled, cards, path.name))
 
 
 def _check_read(entry: RawFile, amplifiers: Sequence[Amplifier], file: FitsFile, camera: Camera) -> None:

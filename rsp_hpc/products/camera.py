@@ -178,6 +178,27 @@ def _checked_pattern(pattern: str) -> str:
     return pattern
 
 
+class CrosstalkKeys(Config):
+    """Where a header has the coefficients of crosstalk between the amplifiers of a detector."""
+
+    key: str = parameter(..., "FITS keyword of a coefficient, with {source} and {target}: the amplifiers' numbers in the camera's "
+                              "order, from 1, or {source_name} and {target_name}")
+    hdu: int = parameter(0, "HDU whose header has it", low=0)
+    unit: Literal["ADU", "electron"] = parameter("ADU", "ghost and source are counted in this")
+
+    @field_validator("key")
+    @classmethod
+    def _names_both(cls, key: str) -> str:
+        try:
+            one, two = (key.format(source=source, target=target, source_name=f"S{source}", target_name=f"T{target}")
+                        for source, target in ((1, 2), (2, 1)))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"'{key}' is no pattern of {{source}} and {{target}} ({error})") from None
+        if one == two:
+            raise ValueError("has to name both {source} and {target}")
+        return key
+
+
 class Layout(Config):
     """Which files make an exposure."""
 
@@ -204,6 +225,8 @@ class Camera(Config):
     header: dict[str, HeaderKey] = parameter(
         ..., "how to read visit, kind, band, mjd, exposure_time, dark_time, ra, dec, rotation, airmass, detector, "
              "readout_mode, binning; per amplifier gain, read_noise, saturation")
+    crosstalk: CrosstalkKeys | None = parameter(None, "where the header has coefficients of crosstalk; a calibration product of it "
+                                                      "goes before")
     wcs: Literal["header", "geometry", "none"] = parameter("geometry", "where the rough WCS comes from")
     wcs_hdu: int = parameter(0, "HDU whose header has the WCS", low=0)
     wcs_pixels: Literal["detector", "amplifier"] = parameter(

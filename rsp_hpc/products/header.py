@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
+
 from ..errors import BadData
 from .camera import AMPLIFIER_KEYS, Camera, Detector, HeaderKey
+from .electronics import Crosstalk
 from .exposure import KINDS, Exposure
 
-__all__ = ["exposure_of", "mode_difference", "mode_of", "tai_minus_utc", "translate", "with_header_values"]
+__all__ = ["crosstalk_of", "exposure_of", "mode_difference", "mode_of", "tai_minus_utc", "translate", "with_header_values"]
 
 Cards = Mapping[str, Any]
 
@@ -219,3 +222,33 @@ def with_header_values(camera: Camera, detector: Detector, band: str, headers: S
                 raise BadData(f"{file_name}: {name} of amplifier {amplifier.name} is {value!r:.40}; mend the header")
         amplifiers.append(amplifier.model_copy(update={name: float(value) for name, value in found.items()}))
     return detector.model_copy(update={"amplifiers": tuple(amplifiers)})
+
+
+def crosstalk_of(camera: Camera, detector: Detector, headers: Sequence[Cards], file_name: str) -> Crosstalk | None:
+    """The coefficients of crosstalk in a header, in electrons per electron; None where the camera names no keys.
+
+    detector : with the gains of this exposure, which turn ADU per ADU into electrons per electron
+
+    Raises
+    ------
+    BadData
+        A coefficient is missing, or is no number that could be one.
+    """
+    rule = camera.crosstalk
+    if rule is None:
+        return None
+    cards = headers[rule.hdu] if rule.hdu < len(headers) else {}
+    n = len(detector.amplifiers)
+    coefficient = np.zeros((n, n))
+    for target, to in enumerate(detector.amplifiers):
+        for source, of in enumerate(detector.amplifiers):
+            if source == target:
+                continue
+            key = rule.key.format(source=source + 1, target=target + 1, source_name=of.name, target_name=to.name)
+            value = cards.get(key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 0.1:
+                raise BadData(f"{file_name}: coefficient of crosstalk {key} is {value!r:.40}; mend the header or take crosstalk.key out of "
+                              "the camera")
+            coefficient[target, source] = value * (to.gain / of.gain if rule.unit == "ADU" else 1.0)
+    names = tuple(amplifier.name for amplifier in detector.amplifiers)
+    return Crosstalk(names, names, coefficient, np.full((n, n), np.nan), np.zeros((n, n)), np.zeros((n, n), np.int64))
