@@ -7,7 +7,8 @@
 #include "internal.h"
 #include "lanes.h"
 
-enum { PIECE = 512, TERMS_AT_ONCE = 5, WIDE = 2 * VECTOR, SUMS = 8, STEP = SUMS * VECTOR, REACH = 8, LONGEST = 64, MOST_TERMS = 64 };
+enum { PIECE = 512, TERMS_AT_ONCE = 5, WIDE = 2 * VECTOR, SUMS = 8, STEP = SUMS * VECTOR, REACH = 8, LONGEST = 64, MOST_TERMS = 64,
+       BLOCK_X = 128, BLOCK_Y = 32 };
 
 /* ---- pixels that cannot be used: filled for the time of the correction -------------------------------------- */
 
@@ -93,13 +94,14 @@ static float *ring_row(const field *f, int64_t y) {
     return f->ring + (y % f->rows) * f->wide;
 }
 
-/* Copy row y of the charges into the ring, its ends repeated. */
-static void enter_row(const field *f, const float *charge, int64_t y) {
+/* Copy row y of the charges into the ring, its ends repeated, and to `keep`. */
+static void enter_row(const field *f, const float *charge, int64_t y, float *keep) {
     float *row = ring_row(f, y);
     const float *from = charge + y * f->nx;
     memcpy(row + f->before, from, (size_t)f->nx * sizeof *row);
     for (int64_t x = 0; x < f->before; x++) row[x] = from[0];
     for (int64_t x = f->before + f->nx; x < f->wide; x++) row[x] = from[f->nx - 1];
+    if (keep) memcpy(keep + y * f->nx, row + f->before, (size_t)f->nx * sizeof *row);
 }
 
 /* Pairs of rows: a symmetric kernel has half as many; a middle row is its own partner, with half of its coefficient. */
@@ -234,38 +236,141 @@ RSP_SIMD static float settle(int64_t nx, const float *change, const float *measu
     return largest;
 }
 
-/* One pass: shifts from `charge` (as `image` was, where it is NULL), charges moved from `measured` (likewise). */
-static float transport(const field *f, const rsp_separable *east, const rsp_separable *north, float *const *column,
-                       const float *charge, const float *measured, float *image, float *variance, rows r) {
-    const int64_t nx = f->nx, ny = f->ny, ahead = f->rows - f->below - 1;
-    const int scalar = north == NULL;
-    float largest = 0.0f;
-    if (!charge) charge = image;
+/* Both kernels with their columns as mix_rows() reads them, and room for the rows. */
+typedef struct {
+    const rsp_separable *east, *north; /* north NULL: east is the potential */
+    float *column[2];
+    field f;
+    rows r;
+    float *buffer;
+    int64_t reach;  /* of the kernels, to the farthest side */
+} engine;
+
+/* One pass over an image of f.ny rows: shifts from `charge`, charges moved from `measured`; both NULL: as the image was, which is
+ * then copied to `keep` (or NULL). largest [blocks]: largest change of each block so far, or NULL. */
+static void transport(engine *e, const float *charge, const float *measured, float *image, float *variance, float *keep,
+                      float *largest) {
+    const field *f = &e->f;
+    rows r = e->r;
+    const int64_t nx = f->nx, ny = f->ny, ahead = f->rows - f->below - 1, across = (nx + BLOCK_X - 1) / BLOCK_X;
+    const int scalar = e->north == NULL;
+    const float *from = charge ? charge : image;
     memset(r.below, 0, (size_t)nx * sizeof(float));
-    for (int64_t y = 0; y < rsp_min(ny, ahead); y++) enter_row(f, charge, y);
-    if (scalar) convolve_row(f, east, column[0], 0, r.shift_east);
+    r.east[-1] = 0.0f;
+    for (int64_t y = 0; y < rsp_min(ny, ahead); y++) enter_row(f, from, y, keep);
+    if (scalar) convolve_row(f, e->east, e->column[0], 0, r.shift_east);
     for (int64_t y = 0; y < ny; y++) {
-        float *here = image + y * nx;
-        if (y + ahead < ny) enter_row(f, charge, y + ahead);
+        float *here = image + y * nx, *swap = r.shift_east;
+        if (y + ahead < ny) enter_row(f, from, y + ahead, keep);
         if (scalar) {
-            if (y + 1 < ny) convolve_row(f, east, column[0], y + 1, r.next);
+            if (y + 1 < ny) convolve_row(f, e->east, e->column[0], y + 1, r.next);
         } else {
-            convolve_row(f, east, column[0], y, r.shift_east);
-            convolve_row(f, north, column[1], y, r.shift_north);
+            convolve_row(f, e->east, e->column[0], y, r.shift_east);
+            convolve_row(f, e->north, e->column[1], y, r.shift_north);
         }
         cross_east(nx, scalar, r.shift_east, here, r.east);
         if (y + 1 < ny) cross_north(nx, scalar, scalar ? r.shift_east : r.shift_north, r.next, here, here + nx, r.north);
         else memset(r.north, 0, (size_t)nx * sizeof(float));
         changes(nx, r.east - 1, r.east, r.north, r.below, r.change);
-        const float size = settle(nx, r.change, measured ? measured + y * nx : here, here, variance + y * nx);
-        largest = size > largest ? size : largest;
-        float *swap = r.below;
+        for (int64_t x = 0; x < nx; x += BLOCK_X) {
+            const float size = settle(rsp_min(BLOCK_X, nx - x), r.change + x, (measured ? measured + y * nx : here) + x, here + x,
+                                      variance + y * nx + x);
+            float *most = largest ? &largest[y / BLOCK_Y * across + x / BLOCK_X] : NULL;
+            if (most && size > *most) *most = size;
+        }
+        if (scalar) r.shift_east = r.next, r.next = swap;
+        swap = r.below;
         r.below = r.north;
         r.north = swap;
-        swap = r.shift_east;
-        if (scalar) r.shift_east = r.next, r.next = swap;
     }
+}
+
+/* ---- later passes: where the last one changed much --------------------------------------------------------- */
+
+/* Planes of a block and its surroundings. */
+typedef struct {
+    float *charge, *measured, *image, *variance;
+} tile;
+
+typedef struct {
+    int64_t x0, x1, y0, y1;
+} box;
+
+/* The box grown on all sides, inside the image. */
+static box grown(box b, int64_t margin, int64_t ny, int64_t nx) {
+    return (box){rsp_max(0, b.x0 - margin), rsp_min(nx, b.x1 + margin), rsp_max(0, b.y0 - margin), rsp_min(ny, b.y1 + margin)};
+}
+
+/* Largest change among a block and its neighbours. */
+static float around(const float *largest, int64_t down, int64_t across, int64_t j, int64_t i) {
+    float most = 0.0f;
+    for (int64_t v = rsp_max(0, j - 1); v <= rsp_min(down - 1, j + 1); v++)
+        for (int64_t u = rsp_max(0, i - 1); u <= rsp_min(across - 1, i + 1); u++)
+            most = largest[v * across + u] > most ? largest[v * across + u] : most;
+    return most;
+}
+
+/* One block again: the new image of the block to `out`, [BLOCK_Y][BLOCK_X]; returns the largest change. */
+static float again(engine *e, box block, box outer, int64_t nx, float share, const float *measured, const float *image, tile t,
+                   float *out) {
+    const int64_t wide = outer.x1 - outer.x0, high = outer.y1 - outer.y0;
+    for (int64_t y = 0; y < high; y++) {
+        const int64_t at = (outer.y0 + y) * nx + outer.x0;
+        memcpy(t.measured + y * wide, measured + at, (size_t)wide * sizeof(float));
+        memcpy(t.image + y * wide, image + at, (size_t)wide * sizeof(float));
+    }
+    for (int64_t i = 0; i < wide * high; i++) t.charge[i] = share * t.measured[i] + (1.0f - share) * t.image[i];
+    e->f.ny = high;
+    e->f.nx = wide;
+    transport(e, t.charge, t.measured, t.image, t.variance, NULL, NULL);
+    float largest = 0.0f;
+    for (int64_t y = block.y0; y < block.y1; y++)
+        for (int64_t x = block.x0; x < block.x1; x++) {
+            const float now = t.image[(y - outer.y0) * wide + x - outer.x0], change = fabsf(now - image[y * nx + x]);
+            out[(y - block.y0) * BLOCK_X + x - block.x0] = now;
+            largest = change > largest ? change : largest;
+        }
     return largest;
+}
+
+static void take_over(box block, int64_t nx, const float *now, float *image, float *variance) {
+    for (int64_t y = block.y0; y < block.y1; y++)
+        for (int64_t x = block.x0; x < block.x1; x++) {
+            const int64_t i = y * nx + x;
+            const float value = now[(y - block.y0) * BLOCK_X + x - block.x0], v = variance[i] + (value - image[i]);
+            image[i] = value;
+            variance[i] = v > 0.0f ? v : 0.0f;
+        }
+}
+
+/* A pass over the blocks that changed by more than the tolerance, or have such a neighbour. All of them see the image as the pass
+ * before left it. Returns the number of blocks, -1 without memory. */
+static int64_t pass_again(engine *e, const rsp_brighter_fatter_options *o, int64_t ny, int64_t nx, const float *measured,
+                          float *image, float *variance, tile t, float *largest) {
+    const int64_t down = (ny + BLOCK_Y - 1) / BLOCK_Y, across = (nx + BLOCK_X - 1) / BLOCK_X;
+    const int64_t margin = 2 + e->reach;
+    int64_t n = 0;
+    int64_t *block = malloc((size_t)(down * across) * sizeof *block);
+    float *now = NULL, *change = NULL;
+    if (!block) return -1;
+    for (int64_t k = 0; k < down * across; k++)
+        if (around(largest, down, across, k / across, k % across) > (float)o->tolerance) block[n++] = k;
+    now = malloc((size_t)(rsp_max(n, 1) * BLOCK_X * BLOCK_Y) * sizeof *now);
+    change = calloc((size_t)(down * across), sizeof *change);
+    if (!now || !change) n = -1;
+    for (int64_t pass = 0; pass < 2; pass++)
+        for (int64_t k = 0; k < n; k++) {
+            const int64_t y = block[k] / across * BLOCK_Y, x = block[k] % across * BLOCK_X;
+            const box b = {x, rsp_min(nx, x + BLOCK_X), y, rsp_min(ny, y + BLOCK_Y)};
+            float *mine = now + k * BLOCK_X * BLOCK_Y;
+            if (pass == 0) change[block[k]] = again(e, b, grown(b, margin, ny, nx), nx, (float)o->measured_share, measured, image, t, mine);
+            else take_over(b, nx, mine, image, variance);
+        }
+    if (n >= 0) memcpy(largest, change, (size_t)(down * across) * sizeof *largest);
+    free(block);
+    free(now);
+    free(change);
+    return n;
 }
 
 /* ---- the kernel --------------------------------------------------------------------------------------------- */
@@ -287,33 +392,60 @@ static float *grouped_columns(const rsp_separable *s) {
     return out;
 }
 
-/* All passes. The first needs no copy: its charges stand in the ring. */
-static rsp_status correct(const field *f, const rsp_brighter_fatter_options *o, const rsp_separable *east,
-                          const rsp_separable *north, float *const *column, float *image, float *variance, rows r,
-                          int64_t *out_passes, double *out_change) {
-    const int64_t n = f->ny * f->nx;
-    float *measured = NULL, *charge = NULL;
+static int start(engine *e, int64_t ny, int64_t nx, const rsp_separable *east, const rsp_separable *north) {
+    const rsp_separable *n = north ? north : east;
+    const int64_t room = (nx + PIECE - 1) / PIECE * PIECE + STEP;
+    *e = (engine){.east = east, .north = north};
+    e->f = (field){.ny = ny, .nx = nx, .before = rsp_max(east->before, n->before), .below = rsp_max(east->below, n->below)};
+    e->f.wide = e->f.before + room + rsp_max(east->after, n->after) + LONGEST;
+    e->f.rows = e->f.below + rsp_max(east->above, n->above) + 3;
+    e->reach = rsp_max(rsp_max(e->f.before, e->f.below), rsp_max(rsp_max(east->after, n->after), rsp_max(east->above, n->above)));
+    e->column[0] = grouped_columns(east);
+    e->column[1] = north ? grouped_columns(north) : NULL;
+    e->buffer = calloc((size_t)(7 * room + VECTOR), sizeof *e->buffer);
+    e->f.ring = malloc((size_t)(e->f.rows * e->f.wide) * sizeof *e->f.ring);
+    e->f.term = calloc((size_t)TERMS_AT_ONCE * TERM_STRIDE, sizeof *e->f.term);
+    if (!e->column[0] || (north && !e->column[1]) || !e->buffer || !e->f.ring || !e->f.term) return 0;
+    float *b = e->buffer + VECTOR; /* east[-1] is 0: nothing comes in from the left */
+    e->r = (rows){b, b + room, b + 2 * room, b + 3 * room, b + 4 * room, b + 5 * room, b + 6 * room};
+    return 1;
+}
+
+static void stop(engine *e) {
+    free(e->column[0]);
+    free(e->column[1]);
+    free(e->f.ring);
+    free(e->f.term);
+    free(e->buffer);
+}
+
+/* All passes. Only those after the first need copies. */
+static rsp_status correct(engine *e, const rsp_brighter_fatter_options *o, float *image, float *variance, int64_t *out_passes,
+                          double *out_change) {
+    const int64_t ny = e->f.ny, nx = e->f.nx, side = 2 * (LONGEST + 2);
+    const int64_t n_blocks = ((ny + BLOCK_Y - 1) / BLOCK_Y) * ((nx + BLOCK_X - 1) / BLOCK_X), n_tile = (BLOCK_X + side) * (BLOCK_Y + side);
+    rsp_status status = RSP_OK;
+    float *measured = NULL, *room = NULL, *largest = calloc((size_t)n_blocks, sizeof *largest);
+    RSP_NEED(largest, RSP_NO_MEMORY);
     if (o->passes > 1) {
-        measured = malloc((size_t)n * sizeof *measured);
-        charge = malloc((size_t)n * sizeof *charge);
-        if (!measured || !charge) {
-            free(measured);
-            free(charge);
-            return rsp_fail(RSP_NO_MEMORY, "two images of %lld pixels for a second pass", (long long)n);
-        }
-        memcpy(measured, image, (size_t)n * sizeof *measured);
+        measured = malloc((size_t)(ny * nx) * sizeof *measured);
+        room = calloc((size_t)(4 * n_tile), sizeof *room);
+        RSP_NEED(measured && room, RSP_NO_MEMORY);
     }
-    *out_change = transport(f, east, north, column, NULL, NULL, image, variance, r);
-    *out_passes = 1;
-    while (*out_passes < o->passes && *out_change > o->tolerance) {
-        const float own = (float)o->measured_share, other = 1.0f - own;
-        for (int64_t i = 0; i < n; i++) charge[i] = own * measured[i] + other * image[i];
-        *out_change = transport(f, east, north, column, charge, measured, image, variance, r);
-        ++*out_passes;
+    transport(e, NULL, NULL, image, variance, measured, largest);
+    for (*out_passes = 1; *out_passes < o->passes; ++*out_passes) {
+        const tile t = {room, room + n_tile, room + 2 * n_tile, room + 3 * n_tile};
+        const int64_t n = pass_again(e, o, ny, nx, measured, image, variance, t, largest);
+        RSP_NEED(n >= 0, RSP_NO_MEMORY);
+        if (n == 0) break;
     }
+    *out_change = 0.0;
+    for (int64_t k = 0; k < n_blocks; k++) *out_change = largest[k] > *out_change ? largest[k] : *out_change;
+done:
     free(measured);
-    free(charge);
-    return RSP_OK;
+    free(room);
+    free(largest);
+    return status;
 }
 
 RSP_API rsp_status rsp_brighter_fatter(int64_t ny, int64_t nx, const rsp_brighter_fatter_options *options,
@@ -322,40 +454,25 @@ RSP_API rsp_status rsp_brighter_fatter(int64_t ny, int64_t nx, const rsp_brighte
         double *restrict out_change) {
     RSP_CHECK(ny > 0 && nx > 0, RSP_BAD_SHAPE);
     RSP_CHECK(fits(east) && (!north || fits(north)), RSP_BAD_SHAPE);
-    RSP_CHECK(options->passes > 0 && isfinite(options->level), RSP_BAD_ARGUMENT);
+    RSP_CHECK(options->passes > 0 && options->tolerance >= 0.0 && isfinite(options->level), RSP_BAD_ARGUMENT);
     RSP_CHECK(options->measured_share >= 0.0 && options->measured_share <= 1.0, RSP_BAD_ARGUMENT);
+    const uint32_t bits = options->exclude_bits;
     rsp_status status = RSP_OK;
     excluded_list list = {0};
-    const rsp_separable *n = north ? north : east;
-    const int64_t after = rsp_max(east->after, n->after), above = rsp_max(east->above, n->above);
-    const int64_t room = (nx + PIECE - 1) / PIECE * PIECE + STEP;
-    field f = {.ny = ny, .nx = nx, .before = rsp_max(east->before, n->before), .below = rsp_max(east->below, n->below)};
-    f.wide = f.before + room + after + LONGEST;
-    f.rows = f.below + above + 3;
-    float *column[2] = {grouped_columns(east), north ? grouped_columns(north) : NULL};
-    float *buffer = calloc((size_t)(7 * room + VECTOR), sizeof *buffer), *edge = buffer ? buffer + VECTOR : NULL;
-    f.ring = malloc((size_t)(f.rows * f.wide) * sizeof *f.ring);
-    f.term = calloc((size_t)TERMS_AT_ONCE * TERM_STRIDE, sizeof *f.term);
-    RSP_NEED(column[0] && (column[1] || !north) && f.ring && f.term && buffer, RSP_NO_MEMORY);
-    RSP_NEED(list_excluded(ny * nx, mask, defects, image, variance, options->exclude_bits, &list), RSP_NO_MEMORY);
+    engine e;
+    RSP_NEED(start(&e, ny, nx, east, north), RSP_NO_MEMORY);
+    RSP_NEED(list_excluded(ny * nx, mask, defects, image, variance, bits, &list), RSP_NO_MEMORY);
     for (int64_t k = 0; k < list.n; k++)
-        list.pixel[k].fill = fill_of(ny, nx, mask, defects, image, options->exclude_bits, list.pixel[k].index,
-                                     (float)options->level);
+        list.pixel[k].fill = fill_of(ny, nx, mask, defects, image, bits, list.pixel[k].index, (float)options->level);
     for (int64_t k = 0; k < list.n; k++) image[list.pixel[k].index] = list.pixel[k].fill;
-    /* east[-1] is 0: nothing comes in from the left */
-    rows r = {edge, edge + room, edge + 2 * room, edge + 3 * room, edge + 4 * room, edge + 5 * room, edge + 6 * room};
-    status = correct(&f, options, east, north, column, image, variance, r, out_passes, out_change);
+    status = correct(&e, options, image, variance, out_passes, out_change);
     for (int64_t k = 0; k < list.n; k++) {
         image[list.pixel[k].index] = list.pixel[k].value;
         variance[list.pixel[k].index] = list.pixel[k].variance;
     }
     *out_n_excluded = list.n;
 done:
-    free(column[0]);
-    free(column[1]);
-    free(f.ring);
-    free(f.term);
-    free(buffer);
+    stop(&e);
     free(list.pixel);
     return status;
 }

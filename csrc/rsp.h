@@ -217,7 +217,8 @@ typedef struct {
                               * the mean of their neighbours for the others */
     double level;            /* electron, where such a pixel has no neighbour within 8 pixels */
     int64_t passes;          /* convolutions at most, >= 1 */
-    double tolerance;        /* electron; no further pass once no pixel changes by more */
+    double tolerance;        /* electron; further passes go over blocks of 32 x 128 pixels that a pass changed by more in some
+                              * pixel, and their neighbours, until there is none; >= 0 */
     double measured_share;   /* 0 to 1: shifts of later passes come from this share of the charge as measured, the rest as corrected */
 } rsp_brighter_fatter_options;
 
@@ -227,7 +228,7 @@ typedef struct {
  *   moved back = shift / 2 * (image[pixel] + image[next]) / 2, so that the sum over the image stays; none at the image's edge,
  *   beyond which charges are as at the edge
  *   image [ny*nx] electron, variance electron^2 (which changes by as much): in place; mask [ny*nx]; defects [ny*nx] or NULL
- *   out_n_excluded pixels; out_passes made; out_change electron: the largest of the last pass.
+ *   out_n_excluded pixels; out_passes made; out_change electron: the largest of the last pass that had a block to go over.
  * RSP_NO_MEMORY, RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
 rsp_status rsp_brighter_fatter(int64_t ny, int64_t nx, const rsp_brighter_fatter_options *options, const rsp_separable *east,
         const rsp_separable *north, const uint32_t *restrict mask, const uint8_t *restrict defects, float *restrict image,

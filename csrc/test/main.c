@@ -15,6 +15,9 @@ int checks_done, checks_failed;
     DO(combine) \
     DO(frames) \
     DO(cosmic) \
+    DO(brighter_fatter) \
+    DO(saturation) \
+    DO(fringe) \
     DO(interpolate) \
     DO(warp) \
     DO(coadd) \

@@ -34,13 +34,14 @@ class BrighterFatterConfig(Config):
     """How charge that crossed the borders of pixels goes back."""
 
     apply: bool = parameter(True, "whether it is corrected, where there is a kernel")
-    passes: int = parameter(1, "convolutions with the kernel at most; the first leaves 1 % of the correction at 10^5 electrons",
-                            low=1, high=100)
-    tolerance: float = parameter(0.01, "no further pass once no pixel changes by more", unit="electron", low=0.0)
+    passes: int = parameter(4, "corrections at most, each with the charges of the one before; all but the first only where the last "
+                            "one changed much", low=1, high=100)
+    tolerance: float = parameter(5.0, "change of a pixel in one pass that asks for another around it: what is left then is its "
+                                 "square over the charge", unit="electron", low=0.0)
     measured_share: float = parameter(0.667, "from the second pass on, borders are shifted by this share of the charge as measured "
                                       "and for the rest as corrected; 0: Coulton et al.", low=0.0, high=1.0)
-    precision: float = parameter(1e-3, "of the shifts, as a fraction of them: products of rows and columns are added until it is "
-                                 "reached", above=0.0, high=0.1)
+    precision: float = parameter(5e-3, "of the differences of the kernel (rms): products of a row and a column are added until it is "
+                                 "reached; the correction is then right to 1e-4", above=0.0, high=0.1)
     exclude: tuple[str, ...] = parameter(("BAD", "NO_DATA", "UNMASKEDNAN"), "planes whose pixels are taken as the mean of their "
                                          "neighbours, and are left as they are")
     grow_planes: tuple[str, ...] = parameter(("SAT",), "planes around which pixels become SUSPECT: charges there are not known")

@@ -23,6 +23,9 @@ __all__ = ["FringeAmplitude", "FringeConfig", "fit_fringe", "subtract_fringe"]
 
 NO_SKY = ("BAD", "SAT", "CR", "NO_DATA", "UNMASKEDNAN", "SUSPECT", "STREAK")
 
+CUT = 0.98
+"""Standard deviation of a normal distribution cut at three sigma, over its own: lower than that, the cut would wander inwards."""
+
 
 class FringeConfig(Config):
     """How a fringe pattern is fitted and subtracted."""
@@ -79,14 +82,23 @@ def fit_fringe(image: MaskedImage, pattern: np.ndarray, config: FringeConfig, ex
     level, noise, _ = cells_kernel.cell_statistics(planes[0], planes[1], bits(*NO_SKY), mesh, (3.0, 3.0), exclude)
     if not np.isfinite(level).any():
         raise BadData("no sky pixel to fit the fringe pattern to; set visits.fringe.apply to false or leave the exposure out")
-    limit = (config.clip * noise).astype(np.float32)
     found = FringeAmplitude(0.0, np.inf, np.nan)
     for _ in range(config.rounds):
-        sums = kernel.cell_sums(planes, bits(*NO_SKY), pattern, (level, limit), found.value)
+        sums = kernel.cell_sums(planes, bits(*NO_SKY), pattern, (level, (config.clip * noise).astype(np.float32)), found.value)
         before, found = found, _solve(sums, config)
         if abs(found.value - before.value) < 0.05 * found.error:
             break
+        level, noise = _refined(level, noise, sums, found.value)
     return found
+
+
+def _refined(level: np.ndarray, noise: np.ndarray, sums: np.ndarray, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
+    """Levels and noise of the cells without the fringes, which widen the histogram that they were first taken from."""
+    n, v, p, pp, vp, vv = np.moveaxis(sums, -1, 0)
+    n = np.maximum(n, 2.0)
+    mean = (v - amplitude * p) / n
+    rest = vv - 2.0 * amplitude * vp + amplitude**2 * pp - n * mean**2
+    return (level + mean).astype(np.float32), np.minimum(noise, np.sqrt(np.maximum(rest, 0.0) / (n - 1.0)) / CUT)
 
 
 def _solve(sums: np.ndarray, config: FringeConfig) -> FringeAmplitude:
