@@ -9,8 +9,10 @@ import pytest
 
 from rsp_hpc.algorithms.calibs.charge_transfer import ChargeTransferConfig, build_charge_transfer, trail_model
 from rsp_hpc.algorithms.calibs.frames import Frame
+from rsp_hpc.algorithms.detrend import DetrendConfig, assemble
 from rsp_hpc.config import load_yaml
 from rsp_hpc.errors import BadData
+from rsp_hpc.products.calibration import Calibration
 from rsp_hpc.products.camera import load_camera
 from rsp_hpc.products.electronics import ChargeTransfer
 from rsp_hpc.products.exposure import Exposure, RawDetector
@@ -105,3 +107,25 @@ def test_bad_input(detector):
 def test_much_loss_is_suspect(detector):
     _, verdict = build_charge_transfer(ramp(detector, truth_of(loss=(3e-4, 1e-6)), repeats=1), detector, ChargeTransferConfig())
     assert verdict.state == "suspect" and "amplifier C10 loses" in verdict.reasons[0]
+
+
+def test_detrending_with_the_product_brings_the_charge_back(detector, found):
+    """A bright column: what follows it, before and after the correction."""
+    truth, rng = truth_of(), np.random.default_rng(4)
+    whole = detector.model_copy(update={"size": (64, 512)})
+    left = []
+    for level in (500.0, 5000.0, 50000.0):
+        segments, want = [], []
+        for number, amplifier in enumerate(detector.amplifiers):
+            section = np.zeros((272, 100), np.float32)
+            section[:256, 40] = level
+            read = trail(section, amplifier, truth, number) + rng.normal(0.0, 0.5, section.shape)
+            segments.append((read / amplifier.gain + 1000.0).astype(np.float32))
+            want.append(section[:256, 4:68])
+        raw = RawDetector(Exposure(1, "flat", "r", 6e4, 10.0, 10.0), whole, tuple(segments))
+        for product in (None, found[0]):
+            image = assemble(raw, DetrendConfig(), Calibration(charge_transfer=product)).image
+            rows = [image[:256], image[256:][::-1, ::-1]]
+            left.append([np.abs((part - full)[:, 37:46].mean(axis=0)).sum() for part, full in zip(rows, want)])
+    before, after = np.array(left[::2]), np.array(left[1::2])
+    assert (after < np.maximum(0.1 * before, 0.6)).all() and before.max() > 30.0

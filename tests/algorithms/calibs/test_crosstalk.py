@@ -10,6 +10,7 @@ import pytest
 
 from rsp_hpc.algorithms.calibs.crosstalk import CrosstalkConfig, build_crosstalk
 from rsp_hpc.algorithms.calibs.frames import CalibsConfig, Frame, build_bias
+from rsp_hpc.algorithms.detrend import DetrendConfig, assemble
 from rsp_hpc.config import build, load_yaml
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.calibration import Calibration
@@ -116,3 +117,18 @@ def test_bad_input(lab):
         amplifier.model_copy(update={"gain": 3.0}) for amplifier in raw.detector.amplifiers)})
     with pytest.raises(BadData, match="the gain of amplifier C10 is 3"):
         build_crosstalk([spots[0], Frame(raw.exposure, lambda: replace(raw, detector=other))], detector, CrosstalkConfig())
+
+
+def test_detrending_with_the_product_removes_the_ghosts(lab, found):
+    """Mean of the neighbours' pixels under the bright spots, before and after."""
+    detector, spots, calibration, _ = lab
+    before, after = [], []
+    for source in (2, 4, 11):
+        raw = spots[source].load()
+        images = [assemble(raw, DetrendConfig(), Calibration(crosstalk=product)).image - calibration.bias for product in (None, found[0])]
+        boxes = [detector.amplifiers[number].assembled_box.slices(detector.box) for number in (source, source + 1)]
+        bright = images[1][boxes[0]] > 40000.0
+        for image, levels in zip(images, (before, after)):
+            target = image[boxes[1]]
+            levels.append(target[bright].mean() - np.median(target[~bright]))
+    assert np.mean(before) > 8.0 and np.abs(after).mean() < 0.1 * np.mean(before)
