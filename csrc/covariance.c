@@ -130,7 +130,8 @@ RSP_API rsp_status rsp_covariance(const rsp_flat_pair *pair, int64_t n_lags, dou
         add_row(&r, y, n_lags, pair, out_sums);
         count_row(&r, y, n_lags, out_count);
     }
-    for (int64_t j = 0; j < n_lags; j++) memcpy(out_product + j * width, r.products + j * r.shifts, (size_t)width * sizeof(double));
+    for (int64_t j = 0; j < n_lags; j++)
+        memcpy(out_product + j * width, r.products + j * r.shifts, (size_t)width * sizeof(double));
 done:
     free(r.rows);
     free(r.bits);

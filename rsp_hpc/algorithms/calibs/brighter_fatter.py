@@ -1,16 +1,16 @@
 """brighter_fatter: how collected charge moves the borders of pixels, from the a_ij of the photon transfer.
 
-A flat tells by how much an electron changes the area of each pixel about it: the sum over the pixel's four borders. What each border
-does is a further question, with twice as many unknowns:
+A flat tells by how much an electron changes the area of each pixel about it: the sum over the pixel's four borders. What each
+border does is a further question, with twice as many unknowns:
 
-scalar (Coulton et al. 2018, AJ 155, 258): the shifts are differences of a potential, the kernel K, so that a = -div grad K: the discrete
-Poisson equation, K = 0 outside the measured lags.
+scalar (Coulton et al. 2018, AJ 155, 258): the shifts are differences of a potential, the kernel K, so that a = -div grad K: the
+discrete Poisson equation, K = 0 outside the measured lags.
 
-electrostatic (Astier & Regnault 2023, A&A 670, A118): the shift of a border is the flux of the electron's transverse field through the
-wall above it, along which later electrons drift. The electron and its images in the sensor's two conducting faces each see the wall
-under a solid angle, which has a closed form; its size, the height of the electron and where drift ends along x and along y are
-fitted to the a_ij. What is left of the measured a_ij beyond that model goes into a potential, so that the shifts reproduce them within
-errors. Lags that were not measured are the model's.
+electrostatic (Astier & Regnault 2023, A&A 670, A118): the shift of a border is the flux of the electron's transverse field
+through the wall above it, along which later electrons drift. The electron and its images in the sensor's two conducting faces
+each see the wall under a solid angle, which has a closed form; its size, the height of the electron and where drift ends along x
+and along y are fitted to the a_ij. What is left of the measured a_ij beyond that model goes into a potential, so that the shifts
+reproduce them within errors. Lags that were not measured are the model's.
 """
 
 from __future__ import annotations
@@ -30,14 +30,33 @@ __all__ = ["BrighterFatterConfig", "area_change", "build_brighter_fatter", "elec
 class BrighterFatterConfig(Config):
     """How border shifts are derived from pixel-area changes."""
 
-    method: Literal["scalar", "electrostatic"] = parameter("electrostatic", "a potential, or an electrostatic model of the borders")
-    size: int = parameter(8, "lags of the product, from 0 on; beyond those measured the electrostatic model extrapolates", unit="pixel",
-                          low=3, high=32)
-    thickness: float = parameter(10.0, "of the sensor: where the fit starts, which finds how far the field is felt; it is held to a factor "
-                                       "of about two unless the a_ij say otherwise", unit="pixel", above=1.0)
+    method: Literal["scalar", "electrostatic"] = parameter(
+        "electrostatic", "a potential, or an electrostatic model of the borders"
+    )
+    size: int = parameter(
+        8,
+        "lags of the product, from 0 on; beyond those measured the electrostatic model extrapolates",
+        unit="pixel",
+        low=3,
+        high=32,
+    )
+    thickness: float = parameter(
+        10.0,
+        "of the sensor: where the fit starts, which finds how far the field is felt; it is held to a factor "
+        "of about two unless the a_ij say otherwise",
+        unit="pixel",
+        above=1.0,
+    )
+    zero_sum: bool = parameter(
+        True, "whether the a_ij are adjusted within their errors to sum to zero: what pixels lose, others gain"
+    )
     clip: float = parameter(5.0, "amplifiers whose a_ij differ from the others by more are left out", unit="sigma", above=2.0)
-    model_error: float = parameter(0.1, "how far the electrostatic model is believed, relative: what is left of the measured a_ij is "
-                                         "added in proportion to their weight against it", above=0.0)
+    model_error: float = parameter(
+        0.2,
+        "how far the electrostatic model is believed, relative: what is left of the measured a_ij is "
+        "added in proportion to their weight against it",
+        above=0.0,
+    )
     min_significance: float = parameter(5.0, "a product from an a_00 below is bad", unit="sigma", above=1.0)
 
 
@@ -59,16 +78,32 @@ def build_brighter_fatter(ptc: PhotonTransfer, config: BrighterFatterConfig) -> 
     """
     areas = _mean_areas(ptc, config)
     n = len(areas.a)
-    verdict = Verdict(statistics={
-        "a_00_per_electron": float(areas.a[0, 0]), "a_00_error": float(areas.error[0, 0]), "amplifiers": float(areas.used.sum()),
-        "sum_of_a_over_a_00": float(mirrored(areas.a).sum() / areas.a[0, 0])})
+    verdict = Verdict(
+        statistics={
+            "a_00_per_electron": float(areas.a[0, 0]),
+            "a_00_error": float(areas.error[0, 0]),
+            "amplifiers": float(areas.used.sum()),
+        }
+    )
     if not areas.used.all():
         names = [name for name, used in zip(ptc.amplifiers, areas.used) if not used]
         verdict = verdict.but("suspect", f"amplifiers left out, their a_ij differ or are missing: {', '.join(names[:5])}")
     significance = -areas.a[0, 0] / areas.error[0, 0]
     if not significance >= config.min_significance:
-        verdict = verdict.but("bad", f"a_00 is {areas.a[0, 0]:.2g} +- {areas.error[0, 0]:.1g} per electron: not measured, or positive; "
-                                     "take more and brighter pairs of flats")
+        verdict = verdict.but(
+            "bad",
+            f"a_00 is {areas.a[0, 0]:.2g} +- {areas.error[0, 0]:.1g} per electron: not measured, or positive; "
+            "take more and brighter pairs of flats",
+        )
+    elif config.zero_sum:
+        areas, pull = _conserving(areas, config)
+        verdict = verdict.and_(Verdict(statistics={"sum_of_a_in_errors": pull}))
+        if abs(pull) > 5.0:
+            verdict = verdict.but(
+                "suspect",
+                f"the a_ij sum to {pull:+.1f} times the error of their sum, not to zero: measure more lags, or "
+                "correct the linearity first",
+            )
     if config.method == "scalar":
         kernel, error = _poisson(areas)
         return BrighterFatter("scalar", kernel=kernel, error=error), verdict
@@ -79,8 +114,9 @@ def build_brighter_fatter(ptc: PhotonTransfer, config: BrighterFatterConfig) -> 
     parameters, chi2 = _fit_model(areas, config)
     north, east = electrostatic_shifts(parameters, size)
     more_north, more_east, error = _remainder(areas, north, east, config)
-    left = (area_change(north + more_north, east + more_east)[size - 1:, size - 1:][:n, :n] - areas.a) / np.hypot(
-        areas.error, 0.01 * areas.a[0, 0])
+    left = (area_change(north + more_north, east + more_east)[size - 1 :, size - 1 :][:n, :n] - areas.a) / np.hypot(
+        areas.error, 0.01 * areas.a[0, 0]
+    )
     verdict = verdict.and_(Verdict(statistics={"model_chi2_dof": chi2, "left_chi2_per_lag": float(np.mean(left[:-1, :-1] ** 2))}))
     if np.mean(left[:-1, :-1] ** 2) > 9.0:
         verdict = verdict.but("suspect", "the border shifts do not reproduce the a_ij: take more lags")
@@ -104,8 +140,10 @@ def _mean_areas(ptc: PhotonTransfer, config: BrighterFatterConfig) -> _Areas:
     """Weighted mean of the amplifiers' a_ij without those that stand out."""
     used = np.isfinite(ptc.a).all(axis=(1, 2)) & np.isfinite(ptc.a_err).all(axis=(1, 2)) & (ptc.a_err > 0).all(axis=(1, 2))
     if not used.any():
-        raise BadData("brighter-fatter needs the a_ij of the photon transfer, which were not measured: it takes pairs of flats at three "
-                      "levels that span at least a factor of ptc.min_range")
+        raise BadData(
+            "brighter-fatter needs the a_ij of the photon transfer, which were not measured: it takes pairs of flats at three "
+            "levels that span at least a factor of ptc.min_range"
+        )
     if ptc.a.shape[1] < 3:
         raise BadData(f"brighter-fatter needs a_ij at 3 lags at least, the photon transfer has {ptc.a.shape[1]}; raise ptc.lags")
     usable, near = used, ptc.a[:, :2, :2]
@@ -120,6 +158,22 @@ def _mean_areas(ptc: PhotonTransfer, config: BrighterFatterConfig) -> _Areas:
     a = np.sum(np.where(used[:, None, None], ptc.a, 0.0) * np.where(used[:, None, None], weight, 0.0), axis=0)
     total = np.where(used[:, None, None], weight, 0.0).sum(axis=0)
     return _Areas(a / total, 1.0 / np.sqrt(total), used)
+
+
+def _conserving(areas: _Areas, config: BrighterFatterConfig) -> tuple[_Areas, float]:
+    """Moved within their errors to the sum that charge conservation asks for; and by how many errors the sum was off.
+
+    All a_ij sum to zero; those at the measured lags to what the model has at the others, which is believed to a third.
+    """
+    n = len(areas.a)
+    goal = mirrored(_model_areas(_fit_model(areas, config)[0], n)).sum()
+    times = np.bincount(mirrored(np.arange(n * n).reshape(n, n)).ravel().astype(int)).reshape(
+        n, n
+    )  # how often a lag is in the sum
+    excess, variance = np.sum(times * areas.a) - goal, np.sum((times * areas.error) ** 2) + (0.3 * goal) ** 2
+    lever = areas.error**2 * times
+    moved = areas._replace(a=areas.a - lever * excess / variance, error=np.sqrt(areas.error**2 - lever**2 / variance))
+    return moved, float(excess / np.sqrt(variance))
 
 
 # ---- a potential
@@ -146,14 +200,16 @@ def _poisson(areas: _Areas) -> tuple[np.ndarray, np.ndarray]:
     return mirrored(kernel), mirrored(error)
 
 
-def _remainder(areas: _Areas, north: np.ndarray, east: np.ndarray, config: BrighterFatterConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _remainder(
+    areas: _Areas, north: np.ndarray, east: np.ndarray, config: BrighterFatterConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shifts, differences of a potential, that add what the model lacks in a; and the error of `north`.
 
-    What it lacks is believed as far as the measurement is better than the model. Weighted least squares; the potential is 0 at the last
-    lag, so that its shifts stay inside the table.
+    What it lacks is believed as far as the measurement is better than the model. Weighted least squares; the potential is 0 at
+    the last lag, so that its shifts stay inside the table.
     """
     n, size = len(areas.a), len(north) // 2 + 1
-    model = area_change(north, east)[size - 1:, size - 1:][:n, :n]
+    model = area_change(north, east)[size - 1 :, size - 1 :][:n, :n]
     doubt = (config.model_error * model) ** 2
     share = doubt / (doubt + areas.error**2)
     lacking = share * (areas.a - model)
@@ -164,7 +220,7 @@ def _remainder(areas: _Areas, north: np.ndarray, east: np.ndarray, config: Brigh
 
     def shifts(quadrant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         whole = np.zeros((2 * size, 2 * size))  # lags from -size on
-        whole[size - n + 2:size + n - 1, size - n + 2:size + n - 1] = mirrored(quadrant)
+        whole[size - n + 2 : size + n - 1, size - n + 2 : size + n - 1] = mirrored(quadrant)
         return np.diff(whole, axis=0)[:, 1:], np.diff(whole, axis=1)[1:, :]
 
     variance = sum(shifts(spread[:, :, k])[0] ** 2 for k in range(spread.shape[2]))
@@ -191,7 +247,8 @@ def electrostatic_shifts(parameters: np.ndarray, size: int) -> tuple[np.ndarray,
 
 
 def _border_shift(parameters: np.ndarray, end: float, size: int) -> np.ndarray:
-    """(size, size): shift of the border at +1/2 ahead of a pixel, with the electron `aside` 0, 1, ... and `ahead` 1, 2, ... of it.
+    """(size, size): shift of the border at +1/2 ahead of a pixel, with the electron `aside` 0, 1, ... and `ahead` 1, 2, ... of
+    it.
 
     Strength times the solid angle under which the electron and its images in the two faces see the wall above the border.
     """
@@ -210,6 +267,7 @@ def _border_shift(parameters: np.ndarray, end: float, size: int) -> np.ndarray:
 
 def _model_areas(parameters: np.ndarray, size: int) -> np.ndarray:
     """(size, size) a at lags >= 0: what comes in over the four borders."""
+
     def across(shift: np.ndarray) -> np.ndarray:  # [aside, ahead]
         near = np.concatenate([-shift[:, :1], shift[:, :-1]], axis=1)  # of the pixel itself both borders move in
         return near - shift
@@ -219,9 +277,11 @@ def _model_areas(parameters: np.ndarray, size: int) -> np.ndarray:
 
 
 def _fit_model(areas: _Areas, config: BrighterFatterConfig) -> tuple[np.ndarray, float]:
-    """Parameters of the electrostatic model and chi^2 per degree of freedom, where `model_error` counts as an error of a."""
+    """Parameters of the electrostatic model and chi^2 per degree of freedom, where half of `model_error` counts as an error of
+    a.
+    """
     n = len(areas.a)
-    error = np.hypot(areas.error, config.model_error * np.abs(areas.a))
+    error = np.hypot(areas.error, 0.5 * config.model_error * np.abs(areas.a))
 
     def residual(values: np.ndarray) -> np.ndarray:
         model = _model_areas(_physical(values, areas.a[0, 0]), n)

@@ -1,8 +1,8 @@
 """linearity: what is added to the charge that an amplifier reports so that it grows in proportion to the light.
 
-From flats at rising exposure times before a steady lamp. In two steps, the idea of the double spline: amplifiers are compared with the
-mean of all in the same frame, where the lamp's drifts cancel, which gives the shape of each on fine nodes; the mean of all is compared with
-the exposure times, on coarse nodes. A frame is kept as one number per amplifier.
+From flats at rising exposure times before a steady lamp. In two steps, the idea of the double spline: amplifiers are compared
+with the mean of all in the same frame, where the lamp's drifts cancel, which gives the shape of each on fine nodes; the mean of
+all is compared with the exposure times, on coarse nodes. A frame is kept as one number per amplifier.
 
 Two things no ramp can tell, and they are fixed: the correction is 0 at charge 0, and the scale. By default the correction has no
 slope at charge 0 either, so that the gain remains that of faint light (which photon transfer gives).
@@ -36,12 +36,15 @@ class LinearityConfig(Config):
     relative_nodes: int = parameter(12, "nodes of each amplifier's difference from the mean of all", low=4, high=100)
     order: int = parameter(4, "of the polynomial", low=2, high=8)
     gauge: Literal["zero", "reference"] = parameter(
-        "zero", "what fixes the scale: no slope at charge 0, or no correction at `reference`")
+        "zero", "what fixes the scale: no slope at charge 0, or no correction at `reference`"
+    )
     reference: float = parameter(10000.0, "level without correction, for that gauge", unit="electron", above=0.0)
     max_level: float = parameter(np.inf, "frames above are left out: the full well less a margin", unit="electron", above=0.0)
     max_saturated: float = parameter(0.001, "frames with a larger share of saturated pixels are left out", low=0.0, high=1.0)
     border: int = parameter(5, "pixels left out along the amplifier's edges", unit="pixel", low=0)
-    clip: float = parameter(5.0, "frames farther from the fit are left out: the lamp or the shutter failed", unit="sigma", above=2.0)
+    clip: float = parameter(
+        5.0, "frames farther from the fit are left out: the lamp or the shutter failed", unit="sigma", above=2.0
+    )
     lamp: float = parameter(1e-4, "relative error of the light that is expected at least", above=0.0)
     max_residual: float = parameter(0.002, "a product with larger residuals (relative, rms) is suspect", above=0.0)
 
@@ -93,7 +96,9 @@ def build_linearity(frames: Iterable[Flat], detector: Detector, config: Linearit
         saturated += bool(np.isnan(level).all())
         rows.append(_Frame(flat.exposure.visit, flat.exposure.exposure_time, level, error))
     if len(bands) > 1:
-        raise BadData(f"detector {detector.name}: flats of bands {', '.join(sorted(bands))}, whose lights differ; give those of one")
+        raise BadData(
+            f"detector {detector.name}: flats of bands {', '.join(sorted(bands))}, whose lights differ; give those of one"
+        )
     time, level, error = (np.array([getattr(row, key) for row in rows]) for key in ("time", "level", "error"))
     _check_enough(time, level, saturated, detector, config)
     return _solve(time, level, error, (rows, detector), config)
@@ -104,7 +109,7 @@ def _level(flat: Flat, amplifier: Amplifier, config: LinearityConfig) -> tuple[f
     box = amplifier.assembled_box
     edge = min(config.border, (min(box.nx, box.ny) - 1) // 4)
     y0, x0 = box.y0 - flat.image.box.y0 + edge, box.x0 - flat.image.box.x0 + edge
-    at = np.s_[y0:y0 + box.ny - 2 * edge, x0:x0 + box.nx - 2 * edge]
+    at = np.s_[y0 : y0 + box.ny - 2 * edge, x0 : x0 + box.nx - 2 * edge]
     image, mask = flat.image.image[at], flat.image.mask[at]
     good = (mask & np.uint32(bits("SAT", "BAD", "NO_DATA", "UNMASKEDNAN", "CR")) == 0) & np.isfinite(image)
     if np.count_nonzero(mask & np.uint32(bits("SAT"))) > config.max_saturated * mask.size or good.sum() < 100:
@@ -119,7 +124,11 @@ def _level(flat: Flat, amplifier: Amplifier, config: LinearityConfig) -> tuple[f
 
 
 def _check_enough(time: np.ndarray, level: np.ndarray, saturated: int, detector: Detector, config: LinearityConfig) -> None:
-    needed = max(config.nodes, config.relative_nodes if len(detector.amplifiers) > 1 else 0) if config.method == "spline" else config.order
+    needed = (
+        max(config.nodes, config.relative_nodes if len(detector.amplifiers) > 1 else 0)
+        if config.method == "spline"
+        else config.order
+    )
     needed += 2
     name = f"detector {detector.name}: linearity by a {config.method}"
     if len(time) and not ((time > 0) & np.isfinite(time)).all():
@@ -127,8 +136,10 @@ def _check_enough(time: np.ndarray, level: np.ndarray, saturated: int, detector:
     usable = np.isfinite(level).all(axis=1) if len(time) else np.zeros(0, bool)
     distinct = len(np.unique(np.round(np.log(time[usable]), 3)))
     if distinct < needed:
-        raise BadData(f"{name} needs flats at {needed} exposure times, there are {distinct} ({len(time)} flats, {saturated} of them saturated "
-                      "or masked); take a longer ramp, or lower linearity.nodes")
+        raise BadData(
+            f"{name} needs flats at {needed} exposure times, there are {distinct} ({len(time)} flats, {saturated} of them "
+            "saturated or masked); take a longer ramp, or lower linearity.nodes"
+        )
 
 
 # ---- the fits
@@ -158,8 +169,9 @@ def _solve(time, level, error, what, config: LinearityConfig) -> tuple[Linearity
         both = scale[k] * _corrected(mine, basis, common)
         spread = (scale[k] * _error(mine, basis, common)) ** 2 + (_error(at, *own[k]) ** 2 if n > 1 else 0.0)
         node.append(at), corrections.append(both - at), errors.append(np.sqrt(spread))
-    product = Linearity(tuple(a.name for a in detector.amplifiers), np.array(node), np.array(corrections), np.array(errors),
-                        config.method)
+    product = Linearity(
+        tuple(a.name for a in detector.amplifiers), np.array(node), np.array(corrections), np.array(errors), config.method
+    )
     return _with_residuals(product, time, level, kept, rows, config)
 
 
@@ -216,7 +228,9 @@ def _error(level: np.ndarray, basis: _Basis, fitted) -> np.ndarray:
 # ---- residuals and verdict
 
 
-def _with_residuals(product: Linearity, time, level, kept, rows: list[_Frame], config: LinearityConfig) -> tuple[Linearity, Verdict]:
+def _with_residuals(
+    product: Linearity, time, level, kept, rows: list[_Frame], config: LinearityConfig
+) -> tuple[Linearity, Verdict]:
     n = level.shape[1]
     residual = np.full((n, len(time)), np.nan)
     before = np.empty(n)
@@ -227,17 +241,30 @@ def _with_residuals(product: Linearity, time, level, kept, rows: list[_Frame], c
         ratio = np.nansum(np.where(kept, fixed / time, 0.0) * weight * fixed) / np.nansum(np.where(kept, weight * fixed, 0.0))
         residual[k] = fixed / (time * ratio) - 1.0
         before[k] = np.max(np.abs(product.correction[k][1:] / product.level[k][1:]))
-    product = Linearity(product.amplifiers, product.level, product.correction, product.correction_err, product.method, residual, level.T)
+    product = Linearity(
+        product.amplifiers, product.level, product.correction, product.correction_err, product.method, residual, level.T
+    )
     rms = float(np.sqrt(np.nanmean(residual[:, kept] ** 2)))
-    verdict = Verdict(statistics={"frames": float(len(time)), "frames_used": float(kept.sum()), "residual_rms": rms,
-                                  "largest_correction_relative": float(before.max()),
-                                  "highest_level_electron": float(product.level[:, -1].min())})
+    verdict = Verdict(
+        statistics={
+            "frames": float(len(time)),
+            "frames_used": float(kept.sum()),
+            "residual_rms": rms,
+            "largest_correction_relative": float(before.max()),
+            "highest_level_electron": float(product.level[:, -1].min()),
+        }
+    )
     lost = [rows[k].visit for k in range(len(rows)) if np.isfinite(level[k]).all() and not kept[k]]
     if lost:
-        verdict = verdict.but("suspect", f"frames left out, light off the exposure time: visits {', '.join(map(str, lost[:5]))}"
-                                         f"{f' and {len(lost) - 5} more' if len(lost) > 5 else ''}")
+        verdict = verdict.but(
+            "suspect",
+            f"frames left out, light off the exposure time: visits {', '.join(map(str, lost[:5]))}"
+            f"{f' and {len(lost) - 5} more' if len(lost) > 5 else ''}",
+        )
     if rms > config.max_residual:
         verdict = verdict.but("suspect", f"residuals are {rms:.2%} rms: the lamp drifts, or the shape needs more nodes")
     if before.max() > 0.2:
-        verdict = verdict.but("bad", f"a correction reaches {before.max():.0%} of the level: saturated or badly timed frames are among them")
+        verdict = verdict.but(
+            "bad", f"a correction reaches {before.max():.0%} of the level: saturated or badly timed frames are among them"
+        )
     return product, verdict

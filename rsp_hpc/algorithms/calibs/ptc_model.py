@@ -1,13 +1,13 @@
 """Model of the covariances of flats and its fit (Astier et al. 2019, A&A 629, A36).
 
-Charge changes the areas of the pixels about it: dQ(x)/dt = I [1 + sum_y a(x - y) (1 + b(x - y) m) (Q(y) - m)] + noise at level m, so that
-the covariances C(x) of a flat of level m (electrons) grow as
+Charge changes the areas of the pixels about it: dQ(x)/dt = I [1 + sum_y a(x - y) (1 + b(x - y) m) (Q(y) - m)] + noise at level
+m, so that the covariances C(x) of a flat of level m (electrons) grow as
 
     dC/dm = delta + 2 (a + a b m) (*) C,      (*): convolution over lags, a b: product lag by lag.
 
-In Fourier space every frequency is on its own: C = integral over s from 0 to m of exp(2 A (m - s) + B (m^2 - s^2)), A and B the transforms of
-a and of ab. Expanded, this is the series of Astier et al. (their equation 20), C = m [delta + a m + 2/3 (a*a + ab) m^2 + 1/6 (2 a*a*a + 5
-a*ab) m^3 + ...]; here all orders are kept. In ADU: C(mean * gain) / gain^2 + noise.
+In Fourier space every frequency is on its own: C = integral over s from 0 to m of exp(2 A (m - s) + B (m^2 - s^2)), A and B the
+transforms of a and of ab. Expanded, this is the series of Astier et al. (their equation 20), C = m [delta + a m + 2/3 (a*a + ab)
+m^2 + 1/6 (2 a*a*a + 5 a*ab) m^3 + ...]; here all orders are kept. In ADU: C(mean * gain) / gain^2 + noise.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def fit_covariances(mean: np.ndarray, covariance: np.ndarray, count: np.ndarray,
 
 def _unpack(values: np.ndarray, n: int, orders: int):
     size, none = n * n, np.zeros((n, n))
-    parts = [values[1 + k * size:1 + (k + 1) * size].reshape(n, n) for k in range(orders + 1)]
+    parts = [values[1 + k * size : 1 + (k + 1) * size].reshape(n, n) for k in range(orders + 1)]
     return float(values[0]), parts[0] if orders else none, parts[1] if orders > 1 else none, parts[-1]
 
 
@@ -152,6 +152,6 @@ def _model(mean: np.ndarray, values: np.ndarray, n: int, orders: int) -> tuple[n
     jacobian = np.zeros((m, size, len(values)))
     jacobian[:, :, 0] = ((slope * mean[:, None, None] - 2.0 * found / gain) / gain**2).reshape(m, size)
     for order, response in enumerate((by_a, by_ab)[:orders]):
-        jacobian[:, :, 1 + order * size:1 + (order + 1) * size] = _by_lag(response, n) / gain**2
+        jacobian[:, :, 1 + order * size : 1 + (order + 1) * size] = _by_lag(response, n) / gain**2
     jacobian[:, :, -size:] = np.eye(size)
     return found / gain**2 + noise, jacobian

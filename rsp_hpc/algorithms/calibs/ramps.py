@@ -59,8 +59,10 @@ def pair_up(frames: Sequence[Frame], tolerance: float = 0.1) -> list[tuple[Frame
     tolerance : exposure times of a pair differ by less than this, relative
     """
     pairs = []
-    frames = sorted((frame for frame in frames if frame.exposure.kind in ("bias", "flat")),
-                    key=lambda f: (f.exposure.kind, f.exposure.band, f.exposure.exposure_time, f.exposure.mjd, f.exposure.visit))
+    frames = sorted(
+        (frame for frame in frames if frame.exposure.kind in ("bias", "flat")),
+        key=lambda f: (f.exposure.kind, f.exposure.band, f.exposure.exposure_time, f.exposure.mjd, f.exposure.visit),
+    )
     for _, members in groupby(frames, key=lambda f: (f.exposure.kind, f.exposure.band)):
         group = list(members)
         times = [frame.exposure.exposure_time for frame in group]
@@ -76,8 +78,9 @@ def pair_up(frames: Sequence[Frame], tolerance: float = 0.1) -> list[tuple[Frame
     return pairs
 
 
-def load_pairs(pairs: Iterable[tuple[Frame, Frame]], config: DetrendConfig,
-               calibration: Calibration = Calibration()) -> Iterator[tuple[Flat, Flat]]:
+def load_pairs(
+    pairs: Iterable[tuple[Frame, Frame]], config: DetrendConfig, calibration: Calibration = Calibration()
+) -> Iterator[tuple[Flat, Flat]]:
     """Read the pairs one after the other: two frames are in memory at a time."""
     for first, second in pairs:
         yield load_flat(first, config, calibration), load_flat(second, config, calibration)
@@ -94,13 +97,19 @@ def check_mode(flat: Flat, detector: Detector) -> None:
     cure = "it was read out in another mode; leave it out, or build its kind apart"
     name = f"{flat.exposure.kind} of visit {flat.exposure.visit}, detector {detector.name}"
     if flat.image.image.shape != detector.box.shape:
-        raise BadData(f"{name}: {flat.image.box.nx} x {flat.image.box.ny} pixels, others {detector.box.nx} x {detector.box.ny}: {cure}")
+        raise BadData(
+            f"{name}: {flat.image.box.nx} x {flat.image.box.ny} pixels, others {detector.box.nx} x {detector.box.ny}: {cure}"
+        )
     if [a.name for a in flat.detector.amplifiers] != [a.name for a in detector.amplifiers]:
-        raise BadData(f"{name}: amplifiers {', '.join(a.name for a in flat.detector.amplifiers)}, others "
-                      f"{', '.join(a.name for a in detector.amplifiers)}: {cure}")
+        raise BadData(
+            f"{name}: amplifiers {', '.join(a.name for a in flat.detector.amplifiers)}, others "
+            f"{', '.join(a.name for a in detector.amplifiers)}: {cure}"
+        )
     for mine, other in zip(flat.detector.amplifiers, detector.amplifiers):
         if not np.isclose(mine.gain, other.gain, rtol=1e-3):
             raise BadData(f"{name}: amplifier {mine.name} has gain {mine.gain:g} electron/ADU, others {other.gain:g}: {cure}")
         if (mine.section, mine.data) != (other.section, other.data):
-            raise BadData(f"{name}: amplifier {mine.name} is read as {mine.data[2]} x {mine.data[3]} pixels, others "
-                          f"{other.data[2]} x {other.data[3]}: {cure}")
+            raise BadData(
+                f"{name}: amplifier {mine.name} is read as {mine.data[2]} x {mine.data[3]} pixels, others "
+                f"{other.data[2]} x {other.data[3]}: {cure}"
+            )

@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
-from flatramps import Sensor, areas, borders, detector, flat
+from flatramps import areas, detector, flat
 
 from rsp_hpc.algorithms.calibs.frames import Frame
 from rsp_hpc.algorithms.calibs.ptc import PtcConfig, build_ptc
@@ -15,36 +15,19 @@ from rsp_hpc.algorithms.calibs.ramps import pair_up
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.exposure import Exposure
 
-GAINS, READ_NOISE, FULL_WELL, SIDE = (1.5, 1.2), 6.0, 100000.0, 512
-DETECTOR = detector(2, SIDE // 2, SIDE)
-LEVELS = np.concatenate([np.geomspace(200.0, 60000.0, 9), np.linspace(7e4, 9.6e4, 9), [97500.0, 102000.0, 110000.0]])
-
-
-def ramp(sensor, levels, biases=3, seed=1):
-    """Pairs of flats before a steady lamp of 3500 electron/s, and pairs of biases."""
-    rng = np.random.default_rng(seed)
-    for k in range(biases):
-        yield tuple(flat(DETECTOR, np.zeros(sensor.shape), 10 + 2 * k + j, 0.0, GAINS, READ_NOISE, rng, "bias") for j in (0, 1))
-    for k, level in enumerate(levels):
-        yield tuple(flat(DETECTOR, np.minimum(sensor.expose(level, 5, rng), FULL_WELL), 100 + 2 * k + j, level / 3500.0, GAINS, READ_NOISE,
-                         rng) for j in (0, 1))
-
-
-@pytest.fixture(scope="module")
-def sensor():
-    return Sensor((SIDE, SIDE), *borders(7))
-
-
-@pytest.fixture(scope="module")
-def measured(sensor):
-    return build_ptc(ramp(sensor, LEVELS), DETECTOR, PtcConfig())
-
 
 def small(levels, seed=2, **config):
     """A ramp of a sensor of 100 x 200 pixels without moving borders."""
     rng, camera = np.random.default_rng(seed), detector(1, 200, 100)
-    pairs = [tuple(flat(camera, rng.poisson(level, (100, 200)), 10 * k + j, level / 1000.0, (1.0,), 5.0, rng, "flat" if level else "bias")
-                   for j in (0, 1)) for k, level in enumerate(levels)]
+    pairs = [
+        tuple(
+            flat(
+                camera, rng.poisson(level, (100, 200)), 10 * k + j, level / 1000.0, (1.0,), 5.0, rng, "flat" if level else "bias"
+            )
+            for j in (0, 1)
+        )
+        for k, level in enumerate(levels)
+    ]
     return pairs, camera, PtcConfig(lags=2, **config)
 
 
@@ -76,7 +59,7 @@ def test_derivatives(parameter):
     a = -2e-6 * np.eye(3)[0][:, None] * np.eye(3)[0] + 1e-7 * rng.uniform(size=(n, n))
     values = np.concatenate([[1.5], a.ravel(), -1e-6 * a.ravel(), 3.0 + rng.uniform(size=n * n)])
     mean = np.array([10.0, 1e4, 6e4])
-    values = values[:1 + 3 * n * n]
+    values = values[: 1 + 3 * n * n]
     k = min(parameter, len(values) - 1)
     step = np.zeros(len(values))
     step[k] = 1e-4 * abs(values[k])
@@ -84,14 +67,25 @@ def test_derivatives(parameter):
     np.testing.assert_allclose(_model(mean, values, n, 2)[1][:, :, k], numeric.reshape(3, -1), atol=1e-5 * np.abs(numeric).max())
 
 
-def test_ramp_gives_gain_noise_full_well_and_areas(measured, sensor):
+def test_ramp_gives_gain_noise_full_well_and_areas(measured, ramp):
     """Issue: gain within 0.3 %, read noise 1 %, full well 2 %, a_00 within 3 sigma and 5 %."""
     ptc, verdict = measured
-    true = areas(*borders(7), 8)
-    gain, noise, well = ptc.gain / GAINS - 1.0, ptc.read_noise / READ_NOISE - 1.0, ptc.full_well * GAINS / FULL_WELL - 1.0
+    true = areas(*ramp.shifts, 8)
+    gain, noise, well = (
+        ptc.gain / ramp.gains - 1.0,
+        ptc.read_noise / ramp.read_noise - 1.0,
+        ptc.full_well * ramp.gains / ramp.full_well - 1.0,
+    )
     a_00 = ptc.a[:, 0, 0] / true[0, 0] - 1.0
-    print(f"gain {gain} +- {ptc.gain_err / GAINS}, read noise {noise}, full well {well}, a_00 {a_00} +- {ptc.a_err[:, 0, 0] / -true[0, 0]}")
-    assert np.abs(gain).max() < 0.003 and (np.abs(gain) < 3.5 * ptc.gain_err / GAINS).all() and (ptc.gain_err / GAINS < 0.002).all()
+    print(
+        f"gain {gain} +- {ptc.gain_err / ramp.gains}, read noise {noise}, full well {well}, "
+        f"a_00 {a_00} +- {ptc.a_err[:, 0, 0] / -true[0, 0]}"
+    )
+    assert (
+        np.abs(gain).max() < 0.003
+        and (np.abs(gain) < 3.5 * ptc.gain_err / ramp.gains).all()
+        and (ptc.gain_err / ramp.gains < 0.002).all()
+    )
     assert np.abs(noise).max() < 0.01
     assert np.abs(well).max() < 0.02
     assert np.abs(a_00).max() < 0.05 and (np.abs(a_00 * true[0, 0]) < 3.0 * ptc.a_err[:, 0, 0]).all()
@@ -99,29 +93,31 @@ def test_ramp_gives_gain_noise_full_well_and_areas(measured, sensor):
     assert not ptc.used[:, -2:].any() and ptc.used[:, :-4].all()
 
 
-def test_errors_of_all_areas_are_right(measured):
+def test_errors_of_all_areas_are_right(measured, ramp):
     ptc, _ = measured
-    pull = (ptc.a - areas(*borders(7), 8)) / ptc.a_err
+    pull = (ptc.a - areas(*ramp.shifts, 8)) / ptc.a_err
     assert 0.85 < pull.std() < 1.15 and np.abs(pull).max() < 4.5
     assert 0.85 < ptc.chi2_dof.min() and ptc.chi2_dof.max() < 1.15
 
 
-def test_second_order_is_zero_where_there_is_none(sensor):
-    ptc, _ = build_ptc(ramp(sensor, LEVELS[2:18:2], biases=1), DETECTOR, PtcConfig(second_order=True, lags=4))
+def test_second_order_is_zero_where_there_is_none(sensor, ramp):
+    ptc, _ = build_ptc(
+        ramp.pairs(sensor, np.geomspace(2000.0, 90000.0, 6), biases=1), ramp.detector, PtcConfig(second_order=True, lags=4)
+    )
     pull = ptc.b[:, 0, 0] / ptc.b_err[:, 0, 0]
     assert (ptc.b_err[:, 0, 0] > 0).all() and np.abs(pull).max() < 3.5
 
 
-def test_two_frames_are_in_memory_at_a_time(sensor):
+def test_two_frames_are_in_memory_at_a_time(sensor, ramp):
     alive: list = []
 
     def watched():
-        for pair in ramp(sensor, LEVELS[:4:2], biases=4):
+        for pair in ramp.pairs(sensor, [1000.0], biases=5):
             alive.extend(weakref.ref(member.image) for member in pair)
             assert sum(ref() is not None for ref in alive) <= 4  # this pair, and the one before until the loop lets go
             yield pair
 
-    build_ptc(watched(), DETECTOR, PtcConfig(lags=2))
+    build_ptc(watched(), ramp.detector, PtcConfig(lags=2))
     assert len(alive) == 12
 
 
@@ -151,8 +147,22 @@ def test_drift_of_lamp_and_shape_does_no_harm():
     rng, camera = np.random.default_rng(8), detector(1, 300, 300)
     shape = 0.95 + 0.02 * np.linspace(-1, 1, 300)[:, None] * np.ones(300)
     pattern = 1.0 + 0.02 * rng.standard_normal((300, 300))
-    pairs = [tuple(flat(camera, rng.poisson(level * pattern * (shape if j else 1.0)), 10 * k + j, level / 1000.0, (1.4,), 5.0, rng,
-                        "flat" if level else "bias") for j in (0, 1)) for k, level in enumerate([0, 0, 3000, 6000, 12000, 24000, 48000])]
+    pairs = [
+        tuple(
+            flat(
+                camera,
+                rng.poisson(level * pattern * (shape if j else 1.0)),
+                10 * k + j,
+                level / 1000.0,
+                (1.4,),
+                5.0,
+                rng,
+                "flat" if level else "bias",
+            )
+            for j in (0, 1)
+        )
+        for k, level in enumerate([0, 0, 3000, 6000, 12000, 24000, 48000])
+    ]
     ptc, verdict = build_ptc(iter(pairs), camera, PtcConfig(lags=2))
     assert verdict.state == "good"
     assert np.abs(ptc.gain[0] / 1.4 - 1) < 3.5 * ptc.gain_err[0] / 1.4 and ptc.gain_err[0] < 0.012
@@ -179,16 +189,21 @@ def test_too_few_pairs_say_how_many():
 
 def test_saturated_ramp_is_refused():
     rng, camera = np.random.default_rng(2), detector(1, 200, 100)
-    pairs = [tuple(flat(camera, rng.poisson(level, (100, 200)), 10 * k + j, 1.0, (1.0,), 5.0, rng, saturation=30000.0) for j in (0, 1))
-             for k, level in enumerate([40000, 50000, 60000])]
+    pairs = [
+        tuple(flat(camera, rng.poisson(level, (100, 200)), 10 * k + j, 1.0, (1.0,), 5.0, rng, saturation=30000.0) for j in (0, 1))
+        for k, level in enumerate([40000, 50000, 60000])
+    ]
     with pytest.raises(BadData, match="amplifier A0: no pair of flats can be used.*3 of 3 saturated.*fainter"):
         build_ptc(iter(pairs), camera, PtcConfig(lags=2))
 
 
 def test_other_read_out_modes_are_refused_and_named():
     pairs, camera, config = small([0, 1000, 5000, 20000])
-    for other, match in ((detector(1, 200, 100, gain=2.0), "gain 2 .*others 1: .*mode"), (detector(1, 100, 100), "100 x 100 pixels, others 200"),
-                         (detector(2, 100, 100), "amplifiers A0, A1, others A0")):
+    for other, match in (
+        (detector(1, 200, 100, gain=2.0), "gain 2 .*others 1: .*mode"),
+        (detector(1, 100, 100), "100 x 100 pixels, others 200"),
+        (detector(2, 100, 100), "amplifiers A0, A1, others A0"),
+    ):
         rng = np.random.default_rng(1)
         shape = other.box.shape
         odd = tuple(flat(other, rng.poisson(9000.0, shape), 77 + j, 9.0, (1.0, 1.0), 5.0, rng) for j in (0, 1))
@@ -200,6 +215,17 @@ def test_pairing():
     def frames(*items):
         return [Frame(Exposure(v, kind, band, 6e4 + v, time, time), None) for v, (kind, band, time) in enumerate(items)]
 
-    found = pair_up(frames(("flat", "r", 1.0), ("bias", "", 0.0), ("flat", "r", 1.02), ("flat", "g", 1.0), ("bias", "", 0.0), ("bias", "", 0.0),
-                           ("flat", "r", 5.0), ("dark", "", 60.0), ("flat", "r", 1.05)))
+    found = pair_up(
+        frames(
+            ("flat", "r", 1.0),
+            ("bias", "", 0.0),
+            ("flat", "r", 1.02),
+            ("flat", "g", 1.0),
+            ("bias", "", 0.0),
+            ("bias", "", 0.0),
+            ("flat", "r", 5.0),
+            ("dark", "", 60.0),
+            ("flat", "r", 1.05),
+        )
+    )
     assert [(a.exposure.visit, b.exposure.visit) for a, b in found] == [(1, 4), (4, 5), (0, 2), (2, 8)]
