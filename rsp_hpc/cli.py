@@ -219,6 +219,20 @@ def calibs_certify(kind, where, output, label, bands, detectors, back, **how):
     return EXIT_DONE
 
 
+@calibs.command("compare", epilog="Exit codes: 0 they agree; 3 they differ, or cannot be compared; 4 the command line is wrong.")
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path())
+@click.option("--output", type=click.Path(), help="FITS file for the difference map, FIRST less SECOND.")
+@_guarded
+def calibs_compare(first, second, output):
+    """Say how two products of one kind differ, as numbers and a verdict: what a new set changes, before it is certified."""
+    from .stages.library import compare_products
+
+    lines, agree = compare_products(Path(first), Path(second), Path(output) if output else None)
+    click.echo("\n".join(lines))
+    return EXIT_DONE if agree else EXIT_FAILURES
+
+
 @main.command(epilog=EXIT_CODES)
 @click.option("--until", type=click.Choice(STAGES), default=STAGES[-1], help="The last stage to run [report].")
 @_survey_options

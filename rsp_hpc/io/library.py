@@ -311,6 +311,8 @@ def assemble(choices: Mapping[str, Choice], camera: str, detector: str, shape: t
             content = read_calibration_product(choice.path, camera, detector, shape).content
             check_content(content, str(choice.path), finite=True)
             parts[kind] = content
+    if "ptc" in parts and "linearity" in parts:
+        parts["linearity"] = parts["linearity"].at_gain(parts["ptc"].gain)
     return Calibration(**parts)
 
 

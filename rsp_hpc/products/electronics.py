@@ -7,7 +7,7 @@ electrons of the amplifier's data pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class Linearity:
     level : (n, K) electron as read, ascending, from 0; outside, the end values hold
     correction : (n, K) electron, added to the charge at these levels; a natural cubic spline between them
     correction_err : (n, K) electron
+    gain : (n,) electron/ADU that made electrons of the ramps' ADU; (0,) unknown: those of the frame that is corrected
     method : 'spline' or 'polynomial': what was fitted to the ramps (a polynomial is kept as its values at the levels)
     residual : (n, M) relative residual of each flat after the correction, for people to look at; measured : (n, M) electron
     """
@@ -103,6 +104,15 @@ class Linearity:
     method: str = "spline"
     residual: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     measured: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    gain: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def at_gain(self, gain: np.ndarray) -> Linearity:
+        """The same for charges that another gain (n,) makes of the same ADU."""
+        if not len(self.gain):
+            return self
+        ratio = (np.asarray(gain) / self.gain)[:, None]
+        return replace(self, level=self.level * ratio, correction=self.correction * ratio,
+                       correction_err=self.correction_err * ratio, gain=np.asarray(gain))
 
 
 @dataclass(frozen=True)

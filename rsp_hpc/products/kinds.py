@@ -39,21 +39,22 @@ class Kind(NamedTuple):
     doc: str
 
 
-_CLEAN = ("bias", "dark", "flat", "defects")
+_ELECTRONICS = ("linearity", "ptc", "charge_transfer", "crosstalk")
+_CLEAN = (*_ELECTRONICS, "brighter_fatter", "bias", "dark", "flat", "defects")
 
 KINDS: dict[str, Kind] = {
-    "bias": Kind(CombinedFrames, ("bias",), (), False, "zero exposures combined, electron"),
-    "dark": Kind(CombinedFrames, ("dark",), ("bias",), False, "dark current, electron/s"),
-    "ptc": Kind(PhotonTransfer, ("flat", "bias"), (), False, "photon transfer curves of flat pairs: gain, read noise, full well, a_ij"),
-    "linearity": Kind(Linearity, ("flat", "bias"), ("ptc",), False, "what is added to the charge so that it is proportional to light"),
-    "charge_transfer": Kind(ChargeTransfer, ("flat",), (), False, "serial deferred charge, from what trails the flats"),
+    "linearity": Kind(Linearity, ("flat", "bias"), (), False, "what is added to the charge so that it is proportional to light"),
+    "ptc": Kind(PhotonTransfer, ("flat", "bias"), ("linearity",), False, "photon transfer of flat pairs: gain, read noise, full well"),
     "brighter_fatter": Kind(BrighterFatter, (), ("ptc",), False, "how collected charge moves pixel borders, from the PTC"),
-    "flat": Kind(CombinedFrames, ("flat",), ("bias", "dark"), True, "relative response, mean one"),
+    "charge_transfer": Kind(ChargeTransfer, ("flat",), ("ptc",), False, "serial deferred charge, from what trails the flats"),
+    "crosstalk": Kind(Crosstalk, ("bias", "spots", "science"), ("ptc",), False, "ghosts of bright sources in the other amplifiers"),
+    "bias": Kind(CombinedFrames, ("bias",), _ELECTRONICS, False, "zero exposures combined, electron"),
+    "dark": Kind(CombinedFrames, ("dark",), (*_ELECTRONICS, "bias"), False, "dark current, electron/s"),
+    "flat": Kind(CombinedFrames, ("flat",), (*_ELECTRONICS, "bias", "dark"), True, "relative response, mean one"),
     "defects": Kind(Defects, (), ("bias", "dark", "flat"), False, "pixels that must not be used: hot, dead, off in the bias"),
-    "crosstalk": Kind(Crosstalk, ("spots", "science"), _CLEAN, False, "ghosts of bright sources in the other amplifiers"),
     "fringe": Kind(CombinedFrames, ("science",), _CLEAN, True, "fringe pattern of the night sky, mean zero, rms one"),
     "sky": Kind(CombinedFrames, ("science",), _CLEAN, True, "how an empty sky looks after the flat, mean one"),
-    "illumination": Kind(CombinedFrames, ("science",), _CLEAN, True, "response to stars over that to the flat's light, mean one"),
+    "illumination": Kind(CombinedFrames, (), ("flat",), True, "response to stars over that to the flat's light, mean one"),
 }
 """In order of dependency: what a kind needs stands before it."""
 
@@ -96,6 +97,7 @@ FIELDS: dict[type, dict[str, Quantity]] = {
         "noise": Quantity("n L L", "electron2", True), "noise_err": Quantity("n L L", "electron2", True), "chi2_dof": Quantity("n", "", True), "mean": Quantity("n M", "ADU", True),
         "covariance": Quantity("n M L L", "ADU2", True), "model": Quantity("n M L L", "ADU2", True), "used": Quantity("n M")},
     Linearity: {
+        "gain": Quantity("g", "electron/ADU"),
         "level": Quantity("n K", "electron"), "correction": Quantity("n K", "electron"),
         "correction_err": Quantity("n K", "electron", True), "residual": Quantity("r M", "", True),
         "measured": Quantity("r M", "electron", True)},

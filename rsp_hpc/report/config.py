@@ -53,6 +53,8 @@ class ReportConfig(Config):
         (), "bands of the colour pictures as red, green, blue; (): i, r, g or what there is")
     psf_detectors: int = parameter(100, "most detector images whose stars are compared with the PSF", low=0)
     most_patches: int = parameter(200, "most patches whose coadds are looked at; evenly chosen", low=1)
+    calibration_detectors: int = parameter(1, "detectors whose calibration products are drawn, of each kind and band", low=0)
+    cutouts: int = parameter(2, "visits that the calibration page shows before and after detrending", low=0)
     title: str = parameter("", "heading of the page; empty: the name of the survey")
     match_radius: float = parameter(0.7, "an object and a true one within it are the same", unit="arcsec", above=0.0)
     duplicate_radius: float = parameter(0.7, "two objects within it, across a patch or tract border, may be one",

@@ -112,3 +112,5 @@ class Inputs:
     versions: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     reference: ReferenceCatalogue | None = None
+    pages: list[tuple[str, str]] = field(default_factory=list)
+    """(address, words) of other pages that belong to this one."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import unicodedata
 from pathlib import Path
 from typing import Any, Callable
 
@@ -19,6 +18,7 @@ from .figure import data_uri
 from .inputs import Inputs
 from .metrics import Comparison, Metric, compare, object_metrics, primary
 from .reference import ReferenceMatch, match_reference, reference_figure, reference_metrics
+from .template import table, template
 from .visits import column, depth_metrics, psf_metrics, visit_metrics
 
 __all__ = ["all_metrics", "make_report", "metric_lines", "render", "verdict_of", "write_report"]
@@ -166,44 +166,33 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
 
 def render(inputs: Inputs, metrics: list[Metric], figures: dict, config: ReportConfig) -> str:
     """The page as text. Every string of the inputs is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_printable)
     shown = [_shown(item) for item in metrics]
     values = {
         "title": config.title or inputs.name,
         "made": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": __version__, "bands": inputs.bands, "verdict": verdict_of(metrics, inputs),
+        "version": __version__, "bands": inputs.bands, "pages": inputs.pages, "verdict": verdict_of(metrics, inputs),
         "missing": inputs.missing,
         "tiles": _tiles(inputs), "judged": [item for item in shown if item["target"]],
         "others": [item for item in shown if not item["target"]],
         "notes": list(dict.fromkeys((item.label, item.note) for item in metrics if item.note)), "figures": figures,
         "counts": _counts(inputs), "visits": _visits(inputs),
-        "failures": _table(("stage", "unit", "part", "error", "message"), [
+        "failures": table(("stage", "unit", "part", "error", "message"), [
             (item.stage, item.unit, item.part, item.error, item.message) for item in inputs.failures[:MOST_FAILURES]]),
         "failures_left": max(0, len(inputs.failures) - MOST_FAILURES),
-        "states": _table(("stage", "#done", "#failed", "#of"), [
+        "states": table(("stage", "#done", "#failed", "#of"), [
             (item.stage, item.done, item.failed, "?" if item.total is None else item.total) for item in inputs.states]),
-        "timings": _table(("stage", "kind", "#ranks", "#least [s]", "#mean [s]", "#most [s]", "#on rank", "#share [%]"),
+        "timings": table(("stage", "kind", "#ranks", "#least [s]", "#mean [s]", "#most [s]", "#on rank", "#share [%]"),
                           [
             (row["stage"], row["kind"], row["ranks"], *(f"{row[name]:.2f}" for name in ("least", "mean", "most")),
              row["most_rank"],
              f"{100 * row['share']:.1f}") for row in plot_run.timing_rows(inputs.timings)]),
         "configuration": inputs.configuration,
-        "versions": _table(("software", "version"), sorted(inputs.versions.items()))}
+        "versions": table(("software", "version"), sorted(inputs.versions.items()))}
     there = {"pictures": figures["pictures"], "objects": figures["objects"], "counts": values["counts"]["rows"],
              "visits": figures["visits"] or values["visits"]["rows"], "configuration": inputs.configuration,
              "versions": inputs.versions}
     values["contents"] = [item for item in CONTENTS if there.get(item[0], True)]
-    return environment.get_template("page.html").render(values)
-
-
-def _printable(value):
-    """Text without control characters and without those that turn the direction of writing; anything else as it is."""
-    if type(value) is not str:
-        return value
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t" else c for c in value)
+    return template("page.html").render(values)
 
 
 def _shown(item: Metric) -> dict:
@@ -211,11 +200,6 @@ def _shown(item: Metric) -> dict:
     return {"label": item.label, "band": item.band, "text": number(item.value, item.error), "unit": item.unit,
             "n": f"{item.n:,}",
             "target": item.target, "note": item.note, "kind": kind, "mark": mark if item.target else ""}
-
-
-def _table(heads, rows) -> dict:
-    """Heads and rows for the template; a head that starts with '#' is a column of numbers."""
-    return {"heads": [{"text": head.lstrip("#"), "number": head.startswith("#")} for head in heads], "rows": list(rows)}
 
 
 def _tiles(inputs: Inputs) -> list[dict[str, str]]:
@@ -234,7 +218,7 @@ def _counts(inputs: Inputs) -> dict:
     """Objects per tract and patch, with the median 5 sigma depth per band."""
     heads = ["#tract", "#patch", "#objects", *(f"#{band} depth [mag]" for band in inputs.bands)]
     if inputs.objects is None or "tract" not in inputs.objects or not len(inputs.objects):
-        return _table(heads, [])
+        return table(heads, [])
     objects, rows = primary(inputs.objects), []
     for tract, patch in sorted(set(zip(objects["tract"].tolist(), objects["patch"].tolist()))):
         inside = (objects["tract"] == tract) & (objects["patch"] == patch)
@@ -245,7 +229,7 @@ def _counts(inputs: Inputs) -> dict:
             errors = errors[np.isfinite(errors) & (errors > 0)]
             depths.append(f"{31.4 - 2.5 * np.log10(5.0 * np.percentile(errors, 25)):.2f}" if len(errors) else "–")
         rows.append((tract, patch, f"{int(inside.sum()):,}", *depths))
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _visits(inputs: Inputs) -> dict:
@@ -263,7 +247,7 @@ def _visits(inputs: Inputs) -> dict:
             total = float(values.sum() if digits == 0 else np.median(values)) if len(values) else float("nan")
             cells.append(f"{total:,.{digits}f}" if math.isfinite(total) else "–")
         rows.append((visit, band, f"{some[0].mjd:.5f}" if math.isfinite(some[0].mjd) else "–", len(some), *cells))
-    return _table(("#visit", "band", "#MJD", "#detectors", *(f"#{label}" for _, label, _ in names)), rows)
+    return table(("#visit", "band", "#MJD", "#detectors", *(f"#{label}" for _, label, _ in names)), rows)
 
 
 def write_report(page: str, metrics: list[Metric], inputs: Inputs, folder: Path) -> Path:

@@ -79,13 +79,15 @@ class Calibs(Stage):
                     configuration_text(calibs=section_of(self.kind, run.config.calibs)), inputs)
 
     def _frames(self, run: Run, band: str, detector: str) -> list[tuple[Exposure, list[RawFile]]]:
-        """The exposures that go in, by date, with the files of a detector; of science frames only where nothing better is there."""
+        """The exposures that go in, by date, with the files of a detector; science frames only where there are no
+        spots.
+        """
         config = run.config.calibs
         bands = (band,) if KINDS[self.kind].per_band else config.bands.get(self.kind, run.bands)
         first, last = (mjd_of(text) for text in (config.first or "-inf", config.last or "inf"))
-        wanted = KINDS[self.kind].frames
-        there = {exposure.kind for exposure in run.survey.exposures()}
-        wanted = tuple(kind for kind in wanted if kind != "science" or len(wanted) == 1 or not there & set(wanted[:-1]))
+        wanted = set(KINDS[self.kind].frames)
+        if "spots" in wanted and run.survey.exposures("spots"):
+            wanted.discard("science")
         chosen = [exposure for exposure in run.survey.exposures() if exposure.kind in wanted
                   and exposure.band in ("", *bands) and first <= exposure.mjd < last
                   and (not run.options.visits or exposure.visit in run.options.visits)]
@@ -100,9 +102,12 @@ class Calibs(Stage):
                                       for name, choice in work.needs.items()}
             needs = {name.split()[0]: choice for name, choice in work.needs.items()} if frames else {}
             calibration = calibration_of(run, needs, part.name)
+        detector = run.camera.detector(part.name).in_band(work.band)
+        if frames and "gain" in run.camera.header:
+            detector = frames[0].load().detector
         with record("compute"):  # frames are read as they are needed
-            content, verdict = build(Request(self.kind, work.band, frames, run.camera.detector(part.name).in_band(work.band),
-                                             run.config.calibs, calibration, made, scratch_plane, record.leave_out))
+            content, verdict = build(Request(self.kind, work.band, frames, detector, run.config.calibs, calibration, made,
+                                             scratch_plane, record.leave_out))
         dates = [exposure.mjd for exposure, _ in work.frames] or [float("nan")]
         product = CalibrationProduct(self.kind, run.camera.name, part.name, run.label, content, work.band, verdict,
                                      min(dates), max(dates), work.mode)

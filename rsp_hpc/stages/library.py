@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..algorithms.calibs.compare import compare
 from ..errors import BadData, ConfigError
 from ..io.calibration import ProductFacts, read_calibration_product
+from ..io.fits import Hdu, write_fits
 from ..io.library import Certificate, Library
+from ..products.calibration import Defects
 from ..products.kinds import KINDS, Validity, kind_named
 from .survey import load_survey
 
-__all__ = ["certify", "kind_named", "library_at", "list_products", "mjd_of", "validity_of", "withdraw"]
+__all__ = ["certify", "compare_products", "kind_named", "library_at", "list_products", "mjd_of", "validity_of", "withdraw"]
 
 
 def library_at(where: str, output: str | None = None, label: str = "") -> tuple[Library, str]:
@@ -124,7 +127,32 @@ def withdraw(library: Library, kind: str, label: str, selection: tuple[tuple[str
             f"{item.validity}" for item in gone] or ["nothing was certified of this selection"]
 
 
-def content_of(path: Path) -> tuple[str, object]:
-    """Kind and content of a product file, for comparisons."""
-    product = read_calibration_product(path)
-    return product.kind, product.content
+def compare_products(first: Path, second: Path, target: Path | None = None) -> tuple[list[str], bool]:
+    """How two products of one kind differ: lines of statistics and the verdict; whether they may stand for each other.
+
+    Parameters
+    ----------
+    target : FITS file for the difference, first less second; the fields of electronics as one HDU each
+
+    Raises
+    ------
+    BadData
+        One is missing or damaged, or they are of different kinds, cameras or sizes.
+    """
+    one, two = read_calibration_product(first), read_calibration_product(second)
+    for what in ("kind", "camera"):
+        if getattr(one, what) != getattr(two, what):
+            raise BadData(f"{first} is of {what} {getattr(one, what)}, {second} of {getattr(two, what)}; give two of one {what}")
+    contents = [product.content.image if isinstance(product.content, Defects) else product.content for product in (one, two)]
+    found = compare(*contents)
+    lines = [f"first less second: {one.name} and {two.name}"]
+    lines += [f"  {name:<40s} {value:.6g}" for name, value in found.statistics.items()]
+    lines += [f"  {reason}" for reason in found.verdict.reasons]
+    words = {"good": "they agree", "suspect": "they differ", "bad": "they differ much"}
+    if target is not None:
+        maps = {"DIFFERENCE": found.difference} if found.difference is not None else \
+            {name.upper(): np.atleast_1d(values) for name, values in found.fields.items()}
+        hdus = [Hdu(values.astype(np.float32), {"EXTNAME": name}) for name, values in maps.items() if np.size(values)]
+        write_fits(target, [Hdu(None), *hdus])
+        lines.append(f"  difference written to {target}")
+    return [*lines, f"{found.verdict.state}: {words[found.verdict.state]}"], found.verdict.state == "good"

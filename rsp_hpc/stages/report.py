@@ -11,7 +11,12 @@ from .. import log
 from ..errors import RspError
 from ..io.refcat import read_reference
 from ..products.geometry import angular_separation, sky_of_vectors, unit_vectors
+from ..io.raw import read_raw_detector
+from ..io.visit import read_visit_detector, visit_detector_names
+from ..products.exposure import RawDetector
+from ..products.image import MaskedImage
 from ..products.reference import ReferenceCatalogue
+from ..report.calibration import collect_calibration, write_calibration_page
 from ..report.collect import collect
 from ..report.folder import Folder
 from ..report.page import make_report
@@ -41,8 +46,11 @@ class Report(Stage):
         with record("read"):
             inputs = collect(Folder(run.store), run.skymap, run.data, run.config.report, run.config.name, unit.key)
             inputs.reference = _reference(run, inputs.missing)
+            calibration = collect_calibration(run.library, run.config.report, lambda: _before_and_after(run))
         lines: list[str] = []
         with record("compute"):
+            written = write_calibration_page(calibration, run.store.report, run.config.report, inputs.name)
+            inputs.pages += [(written.name, "Calibration")] if written else []
             page = make_report(inputs, run.store.report, run.config.report, lines.append)
         return [*lines, f"report: {page}"]
 
@@ -70,6 +78,22 @@ def _reference(run: Run, missing: list[str]) -> ReferenceCatalogue | None:
     except RspError as error:
         missing.append(f"reference: {error}")
         return None
+
+
+def _before_and_after(run: Run) -> list[tuple[str, RawDetector, MaskedImage]]:
+    """A detector of the first visit of some bands, raw and as the visit has it; none where there is no survey or no visit."""
+    if run.camera.detrended or not run.store.survey_db.exists():
+        return []
+    found, bands = [], set()
+    for number in run.store.visits():
+        exposure = run.survey.exposure(number)
+        if len(found) >= run.config.report.cutouts or exposure.band in bands:
+            continue
+        name = visit_detector_names(run.store.visit(number))[0]
+        raw = read_raw_detector(run.survey.files(number, name), run.camera, name)
+        found.append((f"visit {number}, {exposure.band}, {name}", raw, read_visit_detector(run.store.visit(number), name).image))
+        bands.add(exposure.band)
+    return found
 
 
 class _Teller:

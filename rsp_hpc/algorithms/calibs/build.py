@@ -5,8 +5,8 @@ Every entry of `BUILDERS` takes a `Request` and returns the content of the produ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,16 @@ from ...products.electronics import Verdict
 from ...products.kinds import KINDS, kinds_in_order
 from . import frames
 from .brighter_fatter import BrighterFatterConfig, build_brighter_fatter
+from .charge_transfer import ChargeTransferConfig, build_charge_transfer
+from .corrected import bare, corrected_frames, with_gains, without_overscan
+from .crosstalk import CrosstalkConfig, build_crosstalk
 from .defects import build_defects
+from .fringe import FringeConfig, build_fringe
 from .linearity import LinearityConfig, build_linearity
 from .ptc import PtcConfig, build_ptc
 from .ramps import load_flat, load_pairs, pair_up
+from .science import ScienceConfig, empty_skies
+from .sky import SkyConfig, build_sky
 from .stack import Frame
 
 __all__ = ["CalibsConfig", "Request", "build", "section_of"]
@@ -40,6 +46,11 @@ class CalibsConfig(frames.CalibsConfig):
     ptc: PtcConfig = PtcConfig()
     linearity: LinearityConfig = LinearityConfig()
     brighter_fatter: BrighterFatterConfig = BrighterFatterConfig()
+    charge_transfer: ChargeTransferConfig = ChargeTransferConfig()
+    crosstalk: CrosstalkConfig = CrosstalkConfig()
+    science: ScienceConfig = ScienceConfig()
+    fringe: FringeConfig = FringeConfig()
+    sky: SkyConfig = SkyConfig()
     first: str = parameter("", "frames before this date (YYYY-MM-DD or MJD) are left out", neutral=True)
     last: str = parameter("", "frames from this date on are left out", neutral=True)
 
@@ -104,16 +115,26 @@ def build(request: Request) -> tuple[Any, Verdict]:
         The frames do not allow it; the message says what is missing.
     """
     if request.kind not in BUILDERS:
-        raise BadData(f"{request.kind}: cannot be built from frames yet; known are {', '.join(BUILDERS)}")
-    return BUILDERS[request.kind](request)
+        raise BadData(f"{request.kind}: is not built from frames; those that are: {', '.join(BUILDERS)}")
+    if request.kind in ("fringe", "sky") or not request.frames:
+        return BUILDERS[request.kind](request)
+    known, config, keep = request.calibration, request.config, request.kind in MEASURE_THE_READOUT
+    there = corrected_frames(list(request.frames), known, config.detrend, keep)
+    detector = with_gains(request.detector, known, config.detrend)
+    if there != list(request.frames) and not keep:
+        config, detector = without_overscan(config), bare(detector)
+    return BUILDERS[request.kind](replace(request, frames=there, detector=detector, config=config))
 
 
 def section_of(kind: str, config: CalibsConfig) -> dict[str, Any]:
     """The values that a product of this kind depends on: its own section, and how frames are detrended."""
     plain = effective(config)
     own = plain.pop(kind, None)
+    science = plain.pop("science")
     common = {name: value for name, value in plain.items() if name not in KINDS}
-    return common if own is None else {"detrend": plain["detrend"], kind: own}
+    if own is None:
+        return common
+    return {"detrend": plain["detrend"], kind: own} | ({"science": science} if "science" in KINDS[kind].frames else {})
 
 
 def _frames(builder: str) -> Callable[[Request], tuple[Any, Verdict]]:
@@ -146,13 +167,46 @@ def _ptc(request: Request) -> tuple[Any, Verdict]:
 def _linearity(request: Request) -> tuple[Any, Verdict]:
     config, calibration = request.config.linearity, _with_bias(request)
     flats = (load_flat(frame, config.detrend, calibration) for frame in request.frames if frame.exposure.kind == "flat")
-    return build_linearity(flats, request.detector, config)
+    product, verdict = build_linearity(flats, request.detector, config)
+    return replace(product, gain=np.array([amplifier.gain for amplifier in request.detector.amplifiers])), verdict
 
 
 def _brighter_fatter(request: Request) -> tuple[Any, Verdict]:
     return build_brighter_fatter(request.made["ptc"], request.config.brighter_fatter)
 
 
+def _charge_transfer(request: Request) -> tuple[Any, Verdict]:
+    return build_charge_transfer(request.frames, request.detector, request.config.charge_transfer, request.leave_out)
+
+
+def _crosstalk(request: Request) -> tuple[Any, Verdict]:
+    sources = [frame for frame in request.frames if frame.exposure.kind != "bias"]
+    return build_crosstalk(sources, request.detector, request.config.crosstalk, _with_bias(request), request.leave_out)
+
+
+def _fringe(request: Request) -> tuple[Any, Verdict]:
+    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), False, request.leave_out)
+    names: list[str] = []  # of the frames that are used, known once all are read
+    product, verdict = build_fringe(_noting(images, names), request.config.fringe, (), request.band, request.scratch)
+    return replace(product, inputs=tuple(names)), verdict
+
+
+def _noting(images: Iterable[tuple[str, Any]], names: list[str]) -> Iterator[Any]:
+    for name, image in images:
+        names.append(f"science {name}")
+        yield image
+
+
+def _sky(request: Request) -> tuple[Any, Verdict]:
+    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), True, request.leave_out)
+    part = build_sky(images, request.config.sky, request.band, request.scratch)
+    levels = {f"level {visit} [electron]": level for visit, level in part.levels.items()}
+    return part.frame, part.verdict.and_(Verdict(statistics=levels))
+
+
 BUILDERS: dict[str, Callable[[Request], tuple[Any, Verdict]]] = {
     "bias": _frames("build_bias"), "dark": _frames("build_dark"), "flat": _frames("build_flat"), "defects": _defects, "ptc": _ptc,
-    "linearity": _linearity, "brighter_fatter": _brighter_fatter}
+    "linearity": _linearity, "brighter_fatter": _brighter_fatter, "charge_transfer": _charge_transfer, "crosstalk": _crosstalk,
+    "fringe": _fringe, "sky": _sky}
+MEASURE_THE_READOUT = ("linearity", "charge_transfer", "crosstalk")
+"""Kinds that are measured on frames as they are read out; of what is known before, only the gains are used."""
