@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 __all__ = ["BANDS", "GALAXY", "OTHERS", "STAR", "band_colour", "data_uri", "finite_limits", "in_order", "log_axis",
-           "new_figure", "note_empty", "one_figure", "styled"]
+           "new_figure", "note_empty", "one_figure", "plain_numbers", "styled"]
 
 BANDS = {"u": "#7b3fa0", "g": "#2a7fb8", "r": "#3a9a4b", "i": "#d98c00", "z": "#c8443b", "y": "#7a4a2e"}
 STAR, GALAXY, INK, GREY = "#4cc9f0", "#ffb703", "#222222", "#888888"
@@ -63,14 +63,22 @@ def new_figure(width: float = 6.4, height: float = 3.8, rows: int = 1, columns: 
     return figure, axes
 
 
-def log_axis(axes) -> None:
-    """A logarithmic x axis whose labels are plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def log_axis(axes, which: str = "x", subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """A logarithmic axis whose labels are plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(plain_numbers())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain_numbers():
+    """Tick labels without formulas."""
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def note_empty(axes, text: str) -> None:

@@ -14,12 +14,14 @@ from ..products.exposure import RawDetector
 from ..products.image import MaskedImage
 from ..products.kinds import CalibrationProduct
 from ..products.mask import bits
-from .figure import finite_limits, new_figure, note_empty, styled
+from .figure import finite_limits, log_axis, new_figure, note_empty, plain_numbers, styled
 
 __all__ = ["before_after_figure", "figures_of"]
 
 MOST_PIXELS = 640
 """Pictures of planes are averaged until their longer side is no larger."""
+FAINTEST = 10.0
+"""ADU: pairs below are biases, which a logarithmic axis cannot show."""
 UNITS = {"bias": "electron", "dark": "electron/s", "fringe": "rms = 1"}
 
 
@@ -60,11 +62,11 @@ def ptc_figure(ptc: PhotonTransfer):
     """Variance over mean against mean, and what the fit leaves."""
     figure, axes = new_figure(8.6, 4.0, 1, 2)
     curve, rest = axes[0]
-    lit = ptc.mean > 0.0
+    lit = ptc.mean > FAINTEST
     for number, colour in enumerate(_colours(len(ptc.amplifiers))):
         order = np.argsort(ptc.mean[number])
         mean, variance, model = (values[number][order] for values in (ptc.mean, ptc.covariance[..., 0, 0], ptc.model[..., 0, 0]))
-        used, bright = ptc.used[number][order], mean > 0.0
+        used, bright = ptc.used[number][order], mean > FAINTEST
         for some, face in ((used & bright, colour), (~used & bright, "none")):
             curve.plot(mean[some], variance[some], "o", ms=3, mfc=face, mec=colour, mew=0.6, ls="")
         curve.plot(mean[used & bright], model[used & bright], color=colour, lw=0.8)
@@ -73,8 +75,9 @@ def ptc_figure(ptc: PhotonTransfer):
             curve.axvline(ptc.full_well[number], color=colour, lw=0.5, ls="--")
     rest.axhline(0.0, color="#222222", lw=0.8)
     if lit.any():
-        curve.set(xscale="log", yscale="log")
-        rest.set(xscale="log", ylim=finite_limits((100.0 * (ptc.covariance[..., 0, 0] / ptc.model[..., 0, 0] - 1.0))[ptc.used & lit], 2, 98, 0.3))
+        for panel, axis in ((curve, "x"), (curve, "y"), (rest, "x")):
+            log_axis(panel, axis, (1.0,))
+        rest.set(ylim=finite_limits((100.0 * (ptc.covariance[..., 0, 0] / ptc.model[..., 0, 0] - 1.0))[ptc.used & lit], 2, 98, 0.3))
     curve.set(xlabel="mean [ADU]", ylabel="variance [ADU²]", title="photon transfer")
     rest.set(xlabel="mean [ADU]", ylabel="variance / fit - 1 [%]", title="residuals")
     return figure
@@ -115,11 +118,18 @@ def _map(figure, axes, values: np.ndarray, label: str, symlog: bool = False) -> 
     """A small matrix in colour, symmetric about zero."""
     from matplotlib.colors import Normalize, SymLogNorm
 
+    from matplotlib.ticker import SymmetricalLogLocator
+
     finite = values[np.isfinite(values)]
     bound = float(np.abs(finite).max()) if finite.size and np.abs(finite).max() > 0 else 1.0
     norm = SymLogNorm(bound / 300.0, vmin=-bound, vmax=bound) if symlog else Normalize(-bound, bound)
     shown = axes.imshow(values, origin="lower", cmap="RdBu_r", norm=norm, interpolation="nearest")
-    figure.colorbar(shown, ax=axes, label=label, shrink=0.85)
+    bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.7)
+    if symlog:
+        bar.locator = SymmetricalLogLocator(base=10.0, linthresh=bound / 300.0)
+        bar.minorticks_off()
+    bar.formatter = plain_numbers()
+    bar.update_ticks()
     axes.grid(False)
 
 
@@ -153,7 +163,8 @@ def linearity_figure(linearity: Linearity):
     curve.set(xlabel="charge as read [electron]", ylabel="added [electron]", title=f"correction, {linearity.method}")
     if linearity.residual.size:
         rest.axhline(0.0, color="#222222", lw=0.8)
-        rest.set(xlabel="charge [electron]", ylabel="residual [%]", title="after the correction", xscale="log",
+        log_axis(rest, "x", (1.0,))
+        rest.set(xlabel="charge [electron]", ylabel="residual [%]", title="after the correction",
                  ylim=finite_limits(100.0 * linearity.residual, 2, 98, 0.3))
     else:
         note_empty(rest, "no residuals kept")
@@ -192,8 +203,10 @@ def transfer_figure(transfer: ChargeTransfer):
                 level = transfer.signal[number][order]
                 curve.plot(level, transfer.trail[number, order, column], marker, ms=2.2, color=colour, mew=0)
                 curve.plot(level, transfer.model[number, order, column], color=colour, lw=0.6)
-        curve.set(xscale="log", xlabel="level [electron]", ylabel=f"overscan columns 1 to {columns} [electron]", title="trails")
+        log_axis(curve, "x", (1.0,))
+        curve.set(xlabel="level [electron]", ylabel=f"overscan columns 1 to {columns} [electron]", title="trails")
         curve.set_yscale("symlog", linthresh=0.5)
+        curve.yaxis.set_major_formatter(plain_numbers())
     else:
         note_empty(curve, "no trails kept")
     n = np.arange(len(transfer.amplifiers))
@@ -250,7 +263,8 @@ def plane_figure(content, unit: str):
             centre = float(np.median(values))
             histogram.axvspan(centre - float(np.median(errors)), centre + float(np.median(errors)), color="#d98c00", alpha=0.35,
                               label="median error")
-        histogram.set(yscale="log", xlabel=unit, ylabel="pixels")
+        log_axis(histogram, "y", (1.0,))
+        histogram.set(xlabel=unit, ylabel="pixels")
         histogram.legend()
     return figure
 

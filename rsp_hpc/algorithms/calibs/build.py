@@ -185,7 +185,7 @@ def _crosstalk(request: Request) -> tuple[Any, Verdict]:
 
 
 def _fringe(request: Request) -> tuple[Any, Verdict]:
-    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), False, request.leave_out)
+    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), request.leave_out)
     names: list[str] = []  # of the frames that are used, known once all are read
     product, verdict = build_fringe(_noting(images, names), request.config.fringe, (), request.band, request.scratch)
     return replace(product, inputs=tuple(names)), verdict
@@ -198,7 +198,7 @@ def _noting(images: Iterable[tuple[str, Any]], names: list[str]) -> Iterator[Any
 
 
 def _sky(request: Request) -> tuple[Any, Verdict]:
-    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), True, request.leave_out)
+    images = empty_skies(request.frames, request.calibration, (request.config.detrend, request.config.science), request.leave_out)
     part = build_sky(images, request.config.sky, request.band, request.scratch)
     levels = {f"level {visit} [electron]": level for visit, level in part.levels.items()}
     return part.frame, part.verdict.and_(Verdict(statistics=levels))

@@ -24,33 +24,28 @@ class ScienceConfig(Config):
 
     cosmic: CosmicConfig = CosmicConfig()
     interpolate: InterpolateConfig = InterpolateConfig()
-    background: BackgroundConfig = BackgroundConfig()
+    background: BackgroundConfig = BackgroundConfig(mesh=32)  # follows fringes, which are no sources
     psf: PsfConfig = PsfConfig()
     detect: DetectConfig = DetectConfig()
 
 
-def empty_skies(frames: Iterable[Frame], calibration: Calibration, configs: tuple[DetrendConfig, ScienceConfig], keep_sky: bool,
+def empty_skies(frames: Iterable[Frame], calibration: Calibration, configs: tuple[DetrendConfig, ScienceConfig],
                 leave_out: Callable[[str, BadData], None]) -> Iterator[tuple[str, MaskedImage]]:
-    """(visit, image) of each frame that can be used: divided by the flat, sources in the plane DETECTED; read one at a time.
-
-    Parameters
-    ----------
-    keep_sky : whether the sky stays in the images, electron
+    """(visit, image) of each frame that can be used: divided by the flat, with its sky, sources in the plane DETECTED; read one at
+    a time.
     """
     for frame in frames:
         try:
             image = detrend(frame.load(), calibration, configs[0])
-            sky = _mask_sources(image, configs[1])
+            _mask_sources(image, configs[1])
         except BadData as error:
             leave_out(frame.name, error)
             continue
-        if keep_sky:
-            image.image += sky
         yield str(frame.exposure.visit), image
 
 
-def _mask_sources(image: MaskedImage, config: ScienceConfig):
-    """Mask cosmic rays and sources, subtract the sky; (ny, nx) electron, the sky."""
+def _mask_sources(image: MaskedImage, config: ScienceConfig) -> None:
+    """Mask cosmic rays and sources."""
     interpolate(image, ("BAD",), config.interpolate)
     guess = guess_psf(image, config.psf)
     background = fit_background(image, config.background)
@@ -59,4 +54,4 @@ def _mask_sources(image: MaskedImage, config: ScienceConfig):
     interpolate(image, ("BAD", "CR"), config.interpolate)
     subtract_background(image, background)
     detect(image, guess, config.detect)
-    return evaluate_background(background)
+    image.image += evaluate_background(background)
