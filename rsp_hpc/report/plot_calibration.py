@@ -122,11 +122,11 @@ def _map(figure, axes, values: np.ndarray, label: str, symlog: bool = False) -> 
 
     finite = values[np.isfinite(values)]
     bound = float(np.abs(finite).max()) if finite.size and np.abs(finite).max() > 0 else 1.0
-    norm = SymLogNorm(bound / 300.0, vmin=-bound, vmax=bound) if symlog else Normalize(-bound, bound)
+    norm = SymLogNorm(bound / 100.0, vmin=-bound, vmax=bound) if symlog else Normalize(-bound, bound)
     shown = axes.imshow(values, origin="lower", cmap="RdBu_r", norm=norm, interpolation="nearest")
     bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.7)
     if symlog:
-        bar.locator = SymmetricalLogLocator(base=10.0, linthresh=bound / 300.0)
+        bar.locator = SymmetricalLogLocator(base=10.0, linthresh=bound / 100.0)
         bar.minorticks_off()
     bar.formatter = plain_numbers()
     bar.update_ticks()
@@ -300,7 +300,7 @@ def before_after_figure(raw: RawDetector, after: MaskedImage):
     for row, box in enumerate((Box.of_shape(before.shape), spot)):
         place = box.slices(Box.of_shape(before.shape))
         images = before[place], after.image[place]
-        low, high = finite_limits(_small(images[1])[0], 1.0, 99.0, 0.6)
+        low, high = finite_limits(_small(images[1])[0], 2.0, 90.0, 1.0)
         for panel, image, title in zip(axes[row], images, ("before", "after")):
             small, step = _small(image)
             panel.imshow(small, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest",

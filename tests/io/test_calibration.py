@@ -117,8 +117,11 @@ def test_all_kinds_make_a_calibration(tmp_path):
     for kind in KINDS:
         choices[kind] = Choice(write(tmp_path / f"{kind}.h5", calibration_product(kind)), "id", calibration_product(kind).verdict, kind)
     made = assemble(choices, "testcam", "D0", (30, 40))
-    for kind in ("ptc", "linearity", "crosstalk", "charge_transfer", "brighter_fatter"):
+    for kind in ("ptc", "crosstalk", "charge_transfer", "brighter_fatter"):
         assert same(getattr(made, kind), calibration_content(kind))
+    told, ratio = calibration_content("linearity"), calibration_content("ptc").gain / calibration_content("linearity").gain
+    assert np.allclose(made.linearity.level, told.level * ratio[:, None])  # electrons of the photon transfer's gain
+    assert np.allclose(made.linearity.correction, told.correction * ratio[:, None])
     assert made.bias.shape == made.sky.shape == (30, 40) and made.defects.dtype == bool and made.dark_time == 30.0
     assert made.bias_variance == pytest.approx(calibration_content("bias").typical_variance)
     assert made.verdicts["ptc"].state == "suspect" and "ptc id" in made.inputs

@@ -24,9 +24,9 @@ class ScienceConfig(Config):
 
     cosmic: CosmicConfig = CosmicConfig()
     interpolate: InterpolateConfig = InterpolateConfig()
-    background: BackgroundConfig = BackgroundConfig(mesh=32)  # follows fringes, which are no sources
+    background: BackgroundConfig = BackgroundConfig(mesh=16, filter_size=1)  # follows fringes, which are no sources
     psf: PsfConfig = PsfConfig()
-    detect: DetectConfig = DetectConfig()
+    detect: DetectConfig = DetectConfig(threshold=10.0)
 
 
 def empty_skies(frames: Iterable[Frame], calibration: Calibration, configs: tuple[DetrendConfig, ScienceConfig],
