@@ -153,12 +153,12 @@ def _solve(time, level, error, what, config: LinearityConfig) -> tuple[Linearity
     mean, scale = np.where(use, level.mean(axis=1), np.nan), np.ones(n)
     own, lamp = [], config.lamp
     for k in range(n if n > 1 else 0):  # against the mean of all amplifiers: the lamp cancels
-        basis = _basis(np.nanmax(level[use, k]), config.relative_nodes, config)
+        basis = _basis(level[use, k], config.relative_nodes, config)
         fitted, _ = _fit(level[:, k], mean, np.hypot(error[:, k], 1e-5 * mean), use, basis, np.inf)
         scale[k] = fitted[0][0]
         own.append((basis, fitted))
     straight = np.mean([_corrected(level[:, k], *own[k]) / scale[k] for k in range(n)], axis=0) if n > 1 else level[:, 0]
-    basis = _basis(np.nanmax(straight[use]), config.nodes, config)
+    basis = _basis(straight[use], config.nodes, config)
     noise = np.hypot(error.mean(axis=1) / np.sqrt(n), lamp * straight)
     common, kept = _fit(straight, time, noise, use, basis, config.clip)
     node, corrections, errors = [], [], []
@@ -175,14 +175,23 @@ def _solve(time, level, error, what, config: LinearityConfig) -> tuple[Linearity
     return _with_residuals(product, time, level, kept, rows, config)
 
 
-def _basis(top: float, n_nodes: int, config: LinearityConfig) -> _Basis:
-    """Corrections that are 0 at charge 0 and obey the gauge; nodes up to `top`, closer together at low levels."""
-    nodes = top * np.linspace(0.0, 1.0, n_nodes) ** 1.3
+def _basis(level: np.ndarray, n_nodes: int, config: LinearityConfig) -> _Basis:
+    """Corrections that are 0 at charge 0 and obey the gauge; nodes up to the highest level, closer together at low ones.
+
+    Between two nodes there is a measured level: where the ramp leaves gaps there are fewer nodes.
+    """
+    top = float(level.max())
+    wanted = top * np.linspace(0.0, 1.0, n_nodes) ** 1.3
+    kept = [top]
+    for node in wanted[-2:0:-1]:
+        if ((level >= node) & (level < 0.99 * kept[-1])).any() and (level < node).any():
+            kept.append(node)
+    nodes = np.array([0.0, *kept[::-1]])
     if config.method == "polynomial":
         nodes = np.linspace(0.0, top, 65)
         free = (nodes[:, None] / top) ** np.arange(1, config.order + 1)
     else:
-        free = np.eye(n_nodes)[:, 1:]
+        free = np.eye(len(nodes))[:, 1:]
     spline = CubicSpline(nodes, free, bc_type="natural")
     rule = spline(0.0, 1) * top if config.gauge == "zero" else spline(min(config.reference, top))
     _, _, rotation = np.linalg.svd(rule[None, :])

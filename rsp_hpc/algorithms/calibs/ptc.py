@@ -364,19 +364,20 @@ def _below_turn_off(mean, share, tolerance, usable) -> np.ndarray:
 def _full_well(curve: _Curve, share: np.ndarray, usable: np.ndarray) -> tuple[float, float]:
     """Level (ADU) where the variance falls to half of the model, and its error; NaN if it does not.
 
-    Where it falls between two pairs to almost nothing, the level is that of the first of the full pairs if the charge there has
-    stopped to follow the exposure time: all pixels are full.
+    Where the first pair below half stands at a level that does not rise any more with the exposure time, all pixels are full: that
+    is the level, however far below the last good pair is.
     """
     order = np.argsort(np.where(usable, np.maximum(curve.mean, curve.time * 1e-9), np.inf))[: int(usable.sum())]
-    low = np.flatnonzero(share[order] < 0.5)
-    low = [k for k in low if (share[order[k:]] < 0.8).all()]
+    low = [k for k in np.flatnonzero(share[order] < 0.5) if (share[order[k:]] < 0.8).all()]
     if not low or low[0] == 0:
         return np.nan, np.nan
     under, over = order[low[0] - 1], order[low[0]]
-    light = curve.mean[under] * curve.time[over] / curve.time[under] if curve.time[under] > 0 else np.nan
-    if curve.mean[over] < 0.995 * light and share[over] < 0.1:
-        full = curve.mean[order[low[0] :]][share[order[low[0] :]] < 0.1]
-        return float(full[0]), float(max(0.002 * full[0], np.ptp(full)))
+    if curve.time[under] > 0:
+        beyond = order[low[0]:]
+        light = curve.mean[under] * curve.time[beyond] / curve.time[under]
+        full = curve.mean[beyond][(curve.mean[beyond] < 0.995 * light) & (share[beyond] < 0.1)]
+        if len(full) and curve.mean[over] > 0.97 * full[0]:
+            return float(full[0]), float(max(0.002 * full[0], np.ptp(full)))
     part = (share[under] - 0.5) / (share[under] - share[over])
     width = curve.mean[over] - curve.mean[under]
     return float(curve.mean[under] + part * width), float(width / np.sqrt(12.0))
