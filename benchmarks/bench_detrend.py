@@ -1,19 +1,22 @@
-"""Fused detrend of a 4k detector: ours against the machine's bound, numba (where installed) and numpy in place.
+"""Detrend of a 4k detector: ours against the machine's bound, numba and ccdproc (where installed) and numpy in place.
 
 python benchmarks/bench_detrend.py
 
-bound = min(plain C AVX2 loop on tiles in cache, copy bandwidth of the same minute / bytes per pixel).
+Plain chain: bound = min(plain C AVX2 loop on tiles in cache, copy bandwidth of the same minute / bytes per pixel). Then the whole
+chain (`fullchain`), whose bound is that of the memory that its passes move and of crosstalk's sums in cache, one after the other. Processor seconds, each way on one thread.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from fullchain import PIXELS, Chain
 from timing import bound_library, interleave, line, pin
 
 from rsp_hpc.kernels.detrend import AmplifierGeometry, DetrendBits, Planes, detrend_amplifier, prepare
@@ -31,6 +34,21 @@ void bound(long n, const uint16_t *restrict raw, const float *restrict bias, con
         variance[i] = (fmaxf(e, 0.0f) + d + noise) * inverse[i] * inverse[i];
         mask[i] = (raw[i] >= 60000 ? 2u : 0u) | defect[i];
     }
+}
+"""
+CROSSTALK = """
+/* sums of 16 sources and their squares into 16 targets, [16][512] each, again and again */
+void crosstalk(long times, const float *restrict m, const float *restrict q, const float *restrict in, float *restrict out) {
+    for (long turn = 0; turn < times; turn++)
+        for (int i = 0; i < 16; i += 4)
+            for (int x = 0; x < 512; x++) {
+                float sum[4] = {0};
+                for (int j = 0; j < 16; j++) {
+                    float e = in[j * 512 + x], s = e * e;
+                    for (int k = 0; k < 4; k++) sum[k] += m[(i + k) * 16 + j] * e + q[(i + k) * 16 + j] * s;
+                }
+                for (int k = 0; k < 4; k++) out[(i + k) * 512 + x] += sum[k];
+            }
 }
 """
 GAIN, LEVEL, NOISE, TIME = 1.6, 1000.0, 25.0, 15.0
@@ -74,6 +92,50 @@ def numpy_detrend(raw, bias, dark, inverse, defect, image, variance, mask, scrat
     mask |= defect
 
 
+def ccdproc_detrend(raw, bias, dark, flat):
+    """The same steps by ccdproc; None where it is not installed."""
+    try:
+        import ccdproc
+        from astropy import units
+        from astropy.nddata import CCDData
+    except ImportError:
+        return None
+    frame, master = CCDData(raw.astype(np.float32), unit="adu"), CCDData(bias, unit="electron")
+    masters = [CCDData(plane, unit="electron", meta={"exposure": TIME}) for plane in (dark * np.float32(TIME), flat)]
+
+    def run():
+        return ccdproc.ccd_process(frame, oscan=frame[:, -52:], oscan_median=True, gain=GAIN * units.electron / units.adu,
+                                   readnoise=5.0 * units.electron, error=False, master_bias=master, dark_frame=masters[0],
+                                   master_flat=masters[1], exposure_key=None, data_exposure=TIME * units.s,
+                                   dark_exposure=TIME * units.s)
+
+    return run
+
+
+def whole_chain() -> None:
+    """The chain with crosstalk, linearity, charge transfer, and with brighter-fatter, fringe and offsets too."""
+    chain, rng = Chain(), np.random.default_rng(1)
+    library = bound_library(CROSSTALK)
+    matrices = [rng.normal(0, 1e-4, (16, 16)).astype(np.float32) for _ in range(2)] + [np.ones((16, 512), np.float32)] * 2
+    copies, times = [np.zeros(PIXELS, np.float32), np.ones(PIXELS, np.float32)], PIXELS // (16 * 512)
+    ways = {"copy": lambda: np.copyto(*copies),
+            "crosstalk in cache": lambda: library.crosstalk(ctypes.c_long(times), *(ctypes.c_void_p(m.ctypes.data) for m in matrices)),
+            "ours, through flat": chain.ours_through_flat, "numpy, through flat": chain.numpy_through_flat,
+            "ours": chain.ours, "numpy": chain.numpy}
+    if (numba := chain.numba_through_flat()) is not None:
+        ways["numba, through flat"] = numba
+    best = interleave(ways, 4, time.process_time)
+    sums, byte = best["crosstalk in cache"], best["copy"] / 8.0  # of one byte per pixel
+    print(f"copy {PIXELS * 8 / best['copy'] / 1e9:.1f} GB/s; crosstalk in cache {PIXELS / sums / 1e6:.0f} Mpix/s")
+    speed = {name: PIXELS / seconds / 1e6 for name, seconds in best.items()}
+    # 27 as the plain chain; brighter-fatter: one pass over image and variance, the flat another; fringe: image twice, pattern twice
+    for name, moved in ((", through flat", 27), ("", 27 + 24 + 16 + 16 + 16)):
+        bound, title = PIXELS / (sums + moved * byte) / 1e6, f"detrend whole{name or ' with bf, fringe, offsets'}"
+        line(title, speed[f"ours{name}"], bound, speed[f"numpy{name}"], peer_name="numpy in place")
+        if f"numba{name}" in speed:
+            line(title, speed[f"ours{name}"], bound, speed[f"numba{name}"], peer_name="numba")
+
+
 def main() -> None:
     pin()
     rng = np.random.default_rng(0)
@@ -113,7 +175,10 @@ def main() -> None:
     numba = numba_detrend()
     if numba is not None:
         ways["numba"] = lambda: numba(*flat_arrays)
-    best = interleave(ways, 5)
+    ccdproc = ccdproc_detrend(raw, bias, dark, flat)
+    if ccdproc is not None:
+        ways["ccdproc"] = ccdproc
+    best = interleave(ways, 7, time.process_time)
     speed = {name: n / seconds / 1e6 for name, seconds in best.items()}
     bandwidth = 8 * speed["copy"] / 1e3
     print(f"copy {bandwidth:.1f} GB/s; in cache {speed['in cache']:.0f} Mpix/s; plain C from memory {speed['plain C']:.0f} Mpix/s")
@@ -121,6 +186,9 @@ def main() -> None:
         limit = min(speed["in cache"], bandwidth * 1e3 / bytes_per_pixel)
         line(f"detrend {name} ({bytes_per_pixel} B/pixel)", speed[name], limit, speed.get("numba"), peer_name="numba")
         line(f"detrend {name}", speed[name], limit, speed["numpy"], peer_name="numpy in place")
+        line(f"detrend {name}", speed[name], limit, speed.get("ccdproc"), peer_name="ccdproc")
+    del ways, ready, raw, bias, dark, flat, inverse, image, variance, mask, scratch, flat_arrays, copies, planes
+    whole_chain()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,11 +58,7 @@ class PreparedCalibration:
     products: Calibration = field(default_factory=Calibration)
 
 
-NONE: Mapping[str, RawDetector] = {}
-
-
-def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
-            others: Mapping[str, RawDetector] = NONE) -> MaskedImage:
+def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
     """One detector in electrons: (raw - overscan) * gain, without crosstalk, non-linearity and deferred charge, - bias - dark * time,
     divided by the flat, with variance and mask.
 
@@ -77,9 +72,7 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     Where there is a brighter-fatter kernel, the charges are moved back before the flat, between the two halves of this,
     `to_electrons` and `flatten`; SUSPECT is then set around saturated pixels.
 
-    Parameters
-    ----------
-    others : detector -> raw of the same exposure, for crosstalk from these (`crosstalk.foreign_detectors` names them)
+    Crosstalk may come from other detectors too (`crosstalk.foreign_detectors` names them), whose frames are then in `raw.others`.
 
     Raises
     ------
@@ -88,12 +81,13 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     """
     products = calibration.products if isinstance(calibration, PreparedCalibration) else calibration
     if products.brighter_fatter is not None and config.brighter_fatter.apply:
-        image = to_electrons(raw, calibration, config, others)
+        image = to_electrons(raw, calibration, config)
         correct_brighter_fatter(image, products.brighter_fatter, config.brighter_fatter, products.defects)
-        flatten(image, calibration, config)
-        good = _count_good(image)
+        good = flatten(image, calibration, config)
     else:
-        image, good = _sweep(raw, calibration, config, True, others)
+        image, good = _sweep(raw, calibration, config, True)
+    if good < max(1, config.min_good * image.box.area):  # pixels that are only SUSPECT, for example, are good
+        good = _count_good(image)
     if raw.masked is not None:
         image.mask |= raw.masked
         good = _count_good(image)
@@ -102,13 +96,12 @@ def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, co
     return image
 
 
-def to_electrons(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
-                 others: Mapping[str, RawDetector] = NONE) -> MaskedImage:
+def to_electrons(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
     """The first half of `detrend`: charges after bias and dark, not yet divided by the flat, with variance and mask.
 
     Who moves charges between pixels adds the change of each to its variance too, which stays that of the light collected.
     """
-    return _sweep(raw, calibration, config, False, others)[0]
+    return _sweep(raw, calibration, config, False)[0]
 
 
 def flatten(image: MaskedImage, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> int:
@@ -122,8 +115,8 @@ def flatten(image: MaskedImage, calibration: Calibration | PreparedCalibration, 
     return flatten_planes(planes, _options(0.0, config), (image.image, image.variance, image.mask))
 
 
-def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig, flat: bool,
-           others: Mapping[str, RawDetector]) -> tuple[MaskedImage, int]:
+def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig,
+           flat: bool) -> tuple[MaskedImage, int]:
     """Raw to electrons, bias and dark subtracted, divided by the flat or not; and the number of pixels without any plane set."""
     _check(raw, calibration)
     image = MaskedImage.empty(raw.detector.box)
@@ -141,7 +134,7 @@ def _sweep(raw: RawDetector, calibration: Calibration | PreparedCalibration, con
     extra = calibration.constant_noise if prepared else calibration.noise_variance(dark_time)
     planes = planes if flat else planes._replace(flat=None, defects=None)
     products = calibration.products if prepared else calibration
-    return image, _detrend_into(image, (raw, others, products), planes, _Terms(dark_time, extra, not has_bias), config)
+    return image, _detrend_into(image, (raw, products), planes, _Terms(dark_time, extra, not has_bias), config)
 
 
 def assemble(raw: RawDetector, config: DetrendConfig, calibration: Calibration | None = None) -> MaskedImage:
@@ -151,7 +144,7 @@ def assemble(raw: RawDetector, config: DetrendConfig, calibration: Calibration |
     """
     _check(raw, Calibration())
     image = MaskedImage.empty(raw.detector.box)
-    _detrend_into(image, (raw, NONE, calibration or Calibration()), Planes(), _Terms(0.0, 0.0, False), config)
+    _detrend_into(image, (raw, calibration or Calibration()), Planes(), _Terms(0.0, 0.0, False), config)
     return image
 
 
@@ -231,10 +224,10 @@ class _Terms(NamedTuple):
     with_offset: bool
 
 
-def _detrend_into(image: MaskedImage, source: tuple[RawDetector, Mapping[str, RawDetector], Calibration], planes: Planes,
+def _detrend_into(image: MaskedImage, source: tuple[RawDetector, Calibration], planes: Planes,
                   terms: _Terms, config: DetrendConfig) -> int:
-    """Detrend all amplifiers; source: the raw detector, others by name, the products that act before the planes."""
-    raw, others, products = source
+    """Detrend all amplifiers; source: the raw detector, the products that act before the planes."""
+    raw, products = source
     crosstalk = (raw.crosstalk if products.crosstalk is None else products.crosstalk) if config.crosstalk.apply else None
     electronics, together = electronics_of(raw, products, config)
     readings = _readings(raw, products, electronics, terms, config)
@@ -242,7 +235,7 @@ def _detrend_into(image: MaskedImage, source: tuple[RawDetector, Mapping[str, Ra
     if crosstalk is None and not together:
         return sum(detrend_amplifier(segment, geometry, levels, planes, options, out) for segment, geometry, levels, _ in readings)
     mixing, foreign = (None, ()) if crosstalk is None else mixing_of(crosstalk, raw.detector, config.crosstalk)
-    readings += _foreign_readings(raw, others, foreign, config)
+    readings += _foreign_readings(raw, foreign, config)
     sizes = {reading.geometry.data[2:] for reading in readings}
     if mixing is not None and len(sizes) > 1:
         raise BadData(f"{_name(raw)}: amplifiers of {' and '.join(f'{nx} x {ny}' for nx, ny in sorted(sizes))} pixels are not read "
@@ -269,9 +262,9 @@ def _readings(raw: RawDetector, products: Calibration, electronics: list[Electro
     return readings
 
 
-def _foreign_readings(raw: RawDetector, others: Mapping[str, RawDetector], foreign, config: DetrendConfig) -> list[Reading]:
+def _foreign_readings(raw: RawDetector, foreign: tuple[tuple[str, str], ...], config: DetrendConfig) -> list[Reading]:
     """The amplifiers of other detectors that speak into this one, in electrons by the gains of their own headers or camera."""
-    known = {}
+    known, others = {}, raw.others
     for name in sorted({detector for detector, _ in foreign}):
         if name not in others:
             raise BadData(f"{_name(raw)}: crosstalk comes from detector {name}, whose raw frame of visit {raw.exposure.visit} is not "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,3 +73,5 @@ class RawDetector:
     """micron; NaN if unknown."""
     crosstalk: Crosstalk | None = field(default=None, repr=False)
     """The coefficients that the header has, where the camera says where; a calibration product goes before."""
+    others: Mapping[str, RawDetector] = field(default_factory=dict, repr=False)
+    """Raw frames of the same exposure by detector, where other detectors speak into this one."""

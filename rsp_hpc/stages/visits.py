@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from ..algorithms.crosstalk import foreign_detectors
 from ..algorithms.visit import calibrate_detector
 from ..algorithms.wholevisit import solve_visit
 from ..errors import BadData
@@ -13,7 +16,8 @@ from ..io.refcat import read_reference
 from ..io.visit import VisitWriter, encode_visit_detector
 from ..parallel import Failure, on_leader
 from ..products.box import Box
-from ..products.exposure import Exposure
+from ..products.calibration import Calibration
+from ..products.exposure import Exposure, RawDetector
 from ..products.geometry import angular_separation, sky_of_vectors, unit_vectors
 from ..products.reference import ReferenceCatalogue
 from ..products.visit import VisitDetector
@@ -66,6 +70,7 @@ class Visits(Stage):
         with record("read"):
             raw = read_raw_detector(files, run.camera, part.name)
             calibration = calibration_of(run, choices, part.name)
+            raw = _with_neighbours(run, raw, calibration)
             reference = _reference(run, unit.key, raw.wcs, raw.detector.box)
         with record("compute"):
             visit = calibrate_detector(raw, calibration, reference, run.config.visits)
@@ -88,6 +93,14 @@ class Visits(Stage):
 
     def writer(self, run: Run, unit: Unit, header):
         return VisitWriter(unit.product, header)
+
+
+def _with_neighbours(run: Run, raw: RawDetector, calibration: Calibration) -> RawDetector:
+    """With the frames of the detectors that speak into this one; one that is missing is named when it is needed."""
+    if calibration.crosstalk is None or not run.config.visits.detrend.crosstalk.apply:
+        return raw
+    files = {name: run.survey.files(raw.exposure.visit, name) for name in foreign_detectors(calibration.crosstalk, raw.detector.name)}
+    return replace(raw, others={name: read_raw_detector(found, run.camera, name) for name, found in files.items() if found})
 
 
 def _reference(run: Run, exposure: Exposure, wcs: Wcs | None, box: Box) -> ReferenceCatalogue | None:

@@ -128,7 +128,7 @@ def test_saturated_sources_flag_their_ghosts_and_other_detectors_speak_too():
     raw = read_out(ghostly, limited)
     other = replace(read_out(far, sixteen()), detector=sixteen().model_copy(update={"name": "E"}))
     config, calibration = DetrendConfig(overscan_skip=0), Calibration(crosstalk=product)
-    image = detrend(raw, calibration, config, {"E": other})
+    image = detrend(replace(raw, others={"E": other}), calibration, config)
     np.testing.assert_allclose(image.image, assembled(charges, detector), atol=0.05)
     assert np.count_nonzero(image.mask & bits("CROSSTALK")) == 1 and np.count_nonzero(image.mask & bits("SAT")) == 1
     assert foreign_detectors(product, "D") == ("E",)
