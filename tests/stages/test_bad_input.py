@@ -137,7 +137,8 @@ def test_missing_and_useless_calibrations(uncalibrated):
     assert result.code == 3, result.text
     found = failures(survey)
     message = found["calibs flat", "calibs flat r D0", "D0"]
-    assert "no flat can be used" in message and "take brighter flats" in one_line(result, "calibs flat r D0 D0: ")
+    assert "0 flat frames can be used, 3 are needed" in message and "electrons, 500 are needed" in message
+    assert "take more and better ones" in one_line(result, "calibs flat r D0 D0: flat: ")
     assert "detector D1 has no bias among its calibrations" in found["calibs dark", "calibs dark D1", ""]
     for visit in range(1001, 1007):
         message = found["visits", f"visit {visit}", "D1"]

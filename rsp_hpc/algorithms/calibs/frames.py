@@ -207,7 +207,7 @@ def _usable(stack: Stack | None, kind: str, config: CalibsConfig, leave_out: Lea
     BadData
         Too few are left.
     """
-    bad, flat = [], kind == "flat"
+    bad, flat, example = [], kind == "flat", ""
     for i, (name, level) in enumerate(zip(stack.names, stack.levels) if stack is not None else ()):
         why = ""
         if flat and stack.saturated[i] > config.max_saturated:
@@ -219,12 +219,13 @@ def _usable(stack: Stack | None, kind: str, config: CalibsConfig, leave_out: Lea
                    "calibs.min_level")
         if why:
             bad.append(i)
+            example = f" ({name}: {why.split(';')[0]})"
             leave_out(name, BadData(f"{name}: {why}"))
     stack = without(stack, bad) if stack is not None and bad else stack
     number = 0 if stack is None else len(stack)
     if number < config.min_frames:
-        raise BadData(f"{kind}: {number} {kind} frame{'s' * (number != 1)} can be used, {config.min_frames} are needed; take more or "
-                      "lower calibs.min_frames")
+        raise BadData(f"{kind}: {number} {kind} frame{'s' * (number != 1)} can be used, {config.min_frames} are needed{example}; take "
+                      f"more{' and better ones' * bool(bad)}, or lower calibs.min_frames")
     return stack
 
 
