@@ -191,7 +191,9 @@ typedef struct {
     double sigma;              /* width of the narrowest PSF, pixel integration included; pixel */
     double peak, edge;         /* sigma */
     double grow_peak, grow_edge; /* sigma */
-    double contrast;           /* ... and the pixel is more than 1 / contrast times what that PSF allows; > 0, <= 1 to matter */
+    double contrast;           /* ... and the pixel is more than 1 / contrast times what that PSF allows (its square where the
+                                * neighbours are two pixels away); > 0, <= 1 to matter */
+    double grow_contrast;      /* the same for a neighbour of a hit that is not brighter than that */
     double relative;           /* of the pixel's excess, added to its noise in the edge test: error of flat and PSF */
     int64_t rounds;            /* of growing at most */
     int64_t margin;            /* pixels so near to saturated ones are never hit; pixel */

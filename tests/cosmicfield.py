@@ -8,6 +8,7 @@ import numpy as np
 
 from rsp_hpc.products.image import MaskedImage
 from rsp_hpc.products.mask import bits
+from rsp_hpc.simulate.cosmics import CosmicRayConfig, thick_cosmic_rays
 from rsp_hpc.simulate.detector import DetectorConfig, cosmic_rays, fill_wells
 from rsp_hpc.simulate.render import KOLMOGOROV, Mixture, convolve, galaxy_mixture, render, shear_matrix
 
@@ -30,15 +31,19 @@ class Field(NamedTuple):
 
 
 def make_field(size: int, fwhm: float, kind: str = "kolmogorov", density: float = 4.3e-4, tracks: int = 60,
-               seed: int = 0) -> Field:
+               seed: int = 0, thick: bool = False) -> Field:
     """`density` objects per pixel, a third of them stars, fluxes N(>f) ~ f^-0.75 from 200 electrons; one in twenty is a
     bright star, to saturation and beyond. PSF 'kolmogorov', 'gaussian' or 'moffat' (beta 3), its width varying by 4 %, sheared
-    by 0.05. The tracks are straight, of 600 to 20,000 electrons.
+    by 0.05. The tracks are straight and thin, of 600 to 20,000 electrons; with `thick` those of `simulate.cosmics`: muons whose
+    charge diffuses, worms and spots in 100 micron of silicon.
     """
     rng = np.random.default_rng(seed)
     n = int(density * size * size)
     light = _light(rng, size, n, fwhm, kind) if n else np.full((size, size), SKY)
-    charge = cosmic_rays(DetectorConfig(cosmic_rays=float(tracks)), light.shape, 1.0, rng)
+    if thick:
+        charge = thick_cosmic_rays(CosmicRayConfig(), light.shape, tracks, rng)
+    else:
+        charge = cosmic_rays(DetectorConfig(cosmic_rays=float(tracks)), light.shape, 1.0, rng)
     pixels = rng.poisson(light).astype(np.float32) + charge.astype(np.float32)
     fill_wells(pixels, FULL_WELL)
     mask = np.where(pixels >= 0.98 * FULL_WELL, bits("SAT"), 0).astype(np.uint32)

@@ -8,7 +8,7 @@ static float image[N * N], variance[N * N], sky[N * N];
 static uint32_t mask[N * N];
 
 static rsp_cosmic_options plain(void) {
-    rsp_cosmic_options options = {0.9 * SIGMA, 5, 4, 3, 1.5, 0.6, 0.01, 20, 2, BAD | SAT, SAT, HIT};
+    rsp_cosmic_options options = {0.9 * SIGMA, 5, 4, 3, 1.5, 0.6, 0.6, 0.01, 20, 2, BAD | SAT, SAT, HIT};
     return options;
 }
 

@@ -38,6 +38,8 @@ class CosmicConfig(Config):
     contrast: float = parameter(0.55, "what the PSF allows next to its neighbours is less than this fraction of a hit: "
                                 "PSFs of short exposures are no Gaussians, but reach 0.6 at the least", above=0.0,
                                 high=1.0)
+    grow_contrast: float = parameter(0.75, "the same for a neighbour of a hit that is not brighter: tracks in thick sensors are wide", above=0.0,
+                                     high=1.0)
     relative: float = parameter(0.01, "noise added to a bright pixel, as a fraction of it: errors of the flat", low=0.0,
                                 high=0.5)
     rounds: int = parameter(20, "rounds of growing to neighbours", low=0, high=1000)
@@ -68,7 +70,7 @@ def find_cosmic_rays(image: MaskedImage, psf_sigma: float, background: Backgroun
         raise BadData(f"background of {background.box} does not belong to an image on {image.box}; fit it there")
     options = kernel.CosmicOptions(
         sigma=config.sharpness * min(psf_sigma, WIDEST), peak=config.peak, edge=config.edge, grow_peak=config.grow_peak,
-        grow_edge=config.grow_edge, contrast=config.contrast, relative=config.relative, rounds=config.rounds,
+        grow_edge=config.grow_edge, contrast=config.contrast, grow_contrast=config.grow_contrast, relative=config.relative, rounds=config.rounds,
         margin=config.saturated_margin, skip_bits=bits(*SKIPPED), saturated_bit=bits("SAT"), hit_bit=bits("CR"))
     planes = image.image, image.mask, image.variance
     if all(plane.flags.c_contiguous for plane in planes):

@@ -20,6 +20,7 @@ class CosmicOptions(NamedTuple):
     grow_peak: float
     grow_edge: float
     contrast: float
+    grow_contrast: float
     relative: float
     rounds: int
     margin: int

@@ -8,7 +8,7 @@ from rsp_hpc.errors import KernelError
 from rsp_hpc.kernels.cosmic import CosmicOptions, find_hits
 
 OPTIONS = CosmicOptions(sigma=1.1, peak=5.0, edge=4.0, grow_peak=3.0, grow_edge=1.5, contrast=0.6,
-                        relative=0.01, rounds=20, margin=2, skip_bits=1 | 2, saturated_bit=2, hit_bit=8)
+                        grow_contrast=0.75, relative=0.01, rounds=20, margin=2, skip_bits=1 | 2, saturated_bit=2, hit_bit=8)
 
 
 def scene(shape, seed=0):
@@ -60,7 +60,7 @@ def test_a_part_of_an_image_gives_what_the_whole_gives():
 def test_bad_arguments_are_refused():
     image, mask, variance, sky = scene((9, 9))
     for wrong in ({"sigma": 0.0}, {"sigma": np.nan}, {"peak": -1.0}, {"edge": np.nan}, {"rounds": -1}, {"margin": -1},
-                  {"contrast": 0.0}, {"hit_bit": 0}):
+                  {"contrast": 0.0}, {"grow_contrast": 0.0}, {"hit_bit": 0}):
         with pytest.raises(KernelError, match="outside its limits"):
             find_hits(image, mask, variance, sky, OPTIONS._replace(**wrong))
     with pytest.raises(KernelError, match="float32"):
