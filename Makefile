@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export RSP_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup build demo test test-c test-python test-kill match-trials bench bench-peers clean
+.PHONY: help setup build demo test test-c test-python test-kill match-trials pulls bench bench-peers clean
 
 help:             ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
@@ -53,6 +53,9 @@ test-python: $(VENV)/.tests  ## unit, MPI and real-data tests
 
 match-trials: $(VENV)/.tests  ## 500 random fields against the reference catalogue: right or refused, and the seconds
 	$(BIN)/python -m pytest -q -s tests/algorithms/match_trials.py
+
+pulls: $(VENV)/.tests  ## 30 simulated visits: fluxes, positions, shapes, empty positions against truth, in units of their errors
+	$(BIN)/python tests/algorithms/pulls.py 30
 
 test-kill: $(VENV)/.tests  ## 20 random kill -9 of a rank or the whole job, each resumed and compared (RSP_KILLS=n)
 	RSP_KILLS=$${RSP_KILLS:-20} $(BIN)/python -m pytest -q tests/mpi/test_kill.py

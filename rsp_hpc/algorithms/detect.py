@@ -25,7 +25,7 @@ from ..products.image import MaskedImage
 from ..products.mask import bits
 from ..products.psf import Psf
 
-__all__ = ["DetectConfig", "detect", "detect_multiband", "matched_filter", "significance"]
+__all__ = ["DetectConfig", "detect", "detect_multiband", "mark_sources", "matched_filter", "significance"]
 
 
 class DetectConfig(Config):
@@ -61,6 +61,18 @@ def detect(image: MaskedImage, psf: Psf, config: DetectConfig, noise_correlation
     found = _find(_filtered(image, psf, config, noise_correlation), (config.isophote, config.threshold), image, config)
     _mark_border(image, psf, config)
     return found
+
+
+def mark_sources(image: MaskedImage, psf: Psf, config: DetectConfig) -> None:
+    """Set DETECTED and EDGE in the mask as `detect` does, without looking for peaks.
+
+    Raises
+    ------
+    BadData
+        No pixel of the image can be used, or the PSF is not finite.
+    """
+    _footprints(_filtered(image, psf, config, 1.0)[1], (config.isophote, config.threshold), image, config)
+    _mark_border(image, psf, config)
 
 
 def detect_multiband(images: dict[str, MaskedImage], psfs: dict[str, Psf], config: DetectConfig,
@@ -163,15 +175,21 @@ def _find(planes: tuple[np.ndarray, np.ndarray], levels: tuple[float, float], im
           config: DetectConfig) -> Detections:
     """Footprints of the significance between (isophote, threshold), and the peaks of the filtered image in them."""
     light, snr = planes
-    whole = np.ascontiguousarray(image.mask)
-    labels, boxes, areas = kernel.find_footprints(snr, whole, levels, config.min_area, bits("DETECTED"))
-    if whole is not image.mask:
-        image.mask[:] = whole
+    labels, boxes, areas = _footprints(snr, levels, image, config)
     owners, xy, peak_snr, starts = kernel.find_peaks(light, snr, labels, boxes,
                                                      (levels[1], config.min_drop, config.contrast))
     footprint = np.repeat(np.arange(len(boxes), dtype=np.int32), np.diff(starts))
     return Detections(image.box, labels, owners, xy[:, 0] + image.box.x0, xy[:, 1] + image.box.y0, peak_snr, footprint,
                       boxes, areas, starts)
+
+
+def _footprints(snr: np.ndarray, levels: tuple[float, float], image: MaskedImage, config: DetectConfig):
+    """Labels, boxes and areas of the footprints; sets DETECTED."""
+    whole = np.ascontiguousarray(image.mask)
+    found = kernel.find_footprints(snr, whole, levels, config.min_area, bits("DETECTED"))
+    if whole is not image.mask:
+        image.mask[:] = whole
+    return found
 
 
 def _mark_border(image: MaskedImage, psf: Psf, config: DetectConfig) -> None:

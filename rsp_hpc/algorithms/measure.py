@@ -4,7 +4,8 @@
 and units are Rubin's where the meaning is the same; `sizeExcess` is ours.
 
 PSF flux and position are a least-squares fit with equal weights on all pixels (weights that follow a source's own noise
-bias its flux); errors carry the variance plane through it, times `noise_correlation` where pixels are correlated.
+bias its flux); errors carry the variance plane through it, times `noise_correlation` where pixels are correlated. The flux
+at a fitted position is too high by variance / flux, as the position climbs the noise in two dimensions: `_without_climb`.
 Shapes: Bernstein & Jarvis 2002, AJ 123, 583. Kron fluxes: Kron 1980, ApJS 43, 305. Blendedness: Bosch et al. 2018,
 PASJ 70, S5, section 4.9.11.
 """
@@ -138,10 +139,10 @@ def _run(image, detections, children, positions, psf, config, noise_correlation,
         parts.append(kernel.measure_sources(planes, select, sources, max_shift, config.radii))
     back = np.argsort(order)
     measured = kernel.Measured(*(np.concatenate(planes)[back] for planes in zip(*parts)))
-    return _catalogue(measured, image, config)
+    return _catalogue(measured, image, config, max_shift > 0.0)
 
 
-def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureConfig) -> Catalogue:
+def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureConfig, fitted: bool) -> Catalogue:
     """The kernel's numbers as named columns with flags."""
     entries: list[tuple[Column, np.ndarray]] = []
 
@@ -155,9 +156,11 @@ def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureCon
         add(name, "f4", "pixel", doc, value(name))
     add("xyCov", "f4", pixel, "covariance of x and y", value("xyCov"))
     add("centroid_flag", "?", "", "position not fitted; it is the peak's, or the given one", flag("noCentroid"))
-    _add_fluxes(add, measured, image.unit, config)
-    for name in ("ixx", "iyy", "ixy"):
-        add(name, "f8", pixel, "adaptive second moment", value(name))
+    _add_fluxes(add, measured, image.unit, config, fitted)
+    moved = fitted & ~flag("noCentroid")
+    for name, lost in (("ixx", value("xErr")**2), ("iyy", value("yErr")**2), ("ixy", value("xyCov"))):
+        lost = np.where(moved & np.isfinite(lost), lost, 0.0)  # about its own fitted centre a source is too compact
+        add(name, "f8", pixel, "adaptive second moment", value(name) + lost)
         add(name + "Err", "f4", pixel, f"standard error of {name}", value(name + "Err"))
         add(name + "PSF", "f8", pixel, "adaptive second moment of the PSF", value(name + "PSF"))
     add("i_flag", "?", "", "no adaptive moments", flag("noShape"))
@@ -167,10 +170,20 @@ def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureCon
     return Catalogue([column for column, _ in entries], {column.name: array for column, array in entries})
 
 
-def _add_fluxes(add, measured: kernel.Measured, unit: str, config: MeasureConfig) -> None:
+def _without_climb(flux: np.ndarray, error: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Flux F at a fitted position, less what the fit gained by climbing the noise: solves F = true + error^2 / true.
+
+    To first order each fitted coordinate adds half of error^2 / true; below twice the error half of the flux is left.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.where(fitted, 0.5 * (flux + np.sqrt(np.maximum(flux**2 - 4.0 * error**2, 0.0))), flux)
+
+
+def _add_fluxes(add, measured: kernel.Measured, unit: str, config: MeasureConfig, fitted: bool) -> None:
     """PSF, aperture and Kron fluxes."""
     value, flag = measured.value, measured.flag
-    add("psfFlux", "f8", unit, "flux of the fitted PSF", value("psfFlux"))
+    flux = _without_climb(value("psfFlux"), value("psfFluxErr"), np.isfinite(value("xErr")) & ~flag("noCentroid") & fitted)
+    add("psfFlux", "f8", unit, "flux of the fitted PSF", flux)
     add("psfFluxErr", "f8", unit, "standard error of psfFlux", value("psfFluxErr"))
     add("psfFlux_area", "f4", "pixel", "effective area of the PSF", value("psfArea"))
     add("psfFlux_flag", "?", "", "psfFlux is missing or doubtful", flag("noPixels") | flag("psfCut"))

@@ -23,7 +23,7 @@ from .astrometry import AstrometricFit, AstrometryConfig, fit_wcs
 from .background import BackgroundConfig, evaluate_background, fit_background, subtract_background
 from .cosmic import CosmicConfig, find_cosmic_rays, find_stuck_pixels
 from .deblend import DeblendConfig, deblend
-from .detect import DetectConfig, detect
+from .detect import DetectConfig, detect, mark_sources
 from .detrend import DetrendConfig, detrend
 from .focalplane import FocalPlaneConfig
 from .fringe import FringeAmplitude, FringeConfig, subtract_fringe
@@ -115,7 +115,7 @@ def _clean(image: MaskedImage, detector: Detector, calibration: Calibration,
     subtract_background(image, background)
     if n_cosmic:
         guess = guess_psf(image, config.psf)
-    detect(image, guess, config.detect)
+    mark_sources(image, guess, config.detect)
     sources_hide = image.mask & np.uint32(bits("DETECTED")) != 0
     pattern = calibration.fringe if config.fringe.apply else None
     background, numbers = _levelled(image, background, (detector, pattern, sources_hide), config)

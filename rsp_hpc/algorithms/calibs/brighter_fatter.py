@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from ...config import Config, parameter
 from ...errors import BadData
@@ -286,6 +285,8 @@ def _fit_model(areas: _Areas, config: BrighterFatterConfig) -> tuple[np.ndarray,
     def residual(values: np.ndarray) -> np.ndarray:
         model = _model_areas(_physical(values, areas.a[0, 0]), n)
         return np.append(((model - areas.a) / error).ravel(), (values[4] - np.log(config.thickness)) / 0.7)
+
+    from scipy.optimize import least_squares  # heavy: imported on first use
 
     starts = [np.log([0.1, height, 0.5, 0.5, config.thickness]) for height in (0.1, 0.5, 1.5)]
     best = min((least_squares(residual, start, max_nfev=100, loss="soft_l1") for start in starts), key=lambda fit: fit.cost)

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
 from ...config import Config, parameter
 from ...errors import BadData
@@ -25,6 +24,12 @@ from ..detrend import DetrendConfig
 from .ramps import Flat, check_mode
 
 __all__ = ["LinearityConfig", "build_linearity"]
+
+
+def _natural_spline(nodes: np.ndarray, values: np.ndarray):
+    from scipy.interpolate import CubicSpline  # heavy: imported on first use
+
+    return CubicSpline(nodes, values, bc_type="natural")
 
 
 class LinearityConfig(Config):
@@ -66,7 +71,7 @@ class _Basis(NamedTuple):
 
     def at(self, level: np.ndarray) -> np.ndarray:
         """(len(level), parameters): what each parameter adds to the correction there."""
-        return CubicSpline(self.nodes, self.free, bc_type="natural")(np.clip(level, self.nodes[0], self.nodes[-1]))
+        return _natural_spline(self.nodes, self.free)(np.clip(level, self.nodes[0], self.nodes[-1]))
 
 
 def build_linearity(frames: Iterable[Flat], detector: Detector, config: LinearityConfig) -> tuple[Linearity, Verdict]:
@@ -192,7 +197,7 @@ def _basis(level: np.ndarray, n_nodes: int, config: LinearityConfig) -> _Basis:
         free = (nodes[:, None] / top) ** np.arange(1, config.order + 1)
     else:
         free = np.eye(len(nodes))[:, 1:]
-    spline = CubicSpline(nodes, free, bc_type="natural")
+    spline = _natural_spline(nodes, free)
     rule = spline(0.0, 1) * top if config.gauge == "zero" else spline(min(config.reference, top))
     _, _, rotation = np.linalg.svd(rule[None, :])
     return _Basis(nodes, free @ rotation[1:].T)  # the parameters that leave the rule at 0
@@ -244,7 +249,7 @@ def _with_residuals(
     residual = np.full((n, len(time)), np.nan)
     before = np.empty(n)
     for k in range(n):
-        spline = CubicSpline(product.level[k], product.correction[k], bc_type="natural")
+        spline = _natural_spline(product.level[k], product.correction[k])
         fixed = level[:, k] + spline(np.clip(level[:, k], product.level[k, 0], product.level[k, -1]))
         weight = kept / np.maximum(fixed, 1.0)  # equal relative errors
         ratio = np.nansum(np.where(kept, fixed / time, 0.0) * weight * fixed) / np.nansum(np.where(kept, weight * fixed, 0.0))

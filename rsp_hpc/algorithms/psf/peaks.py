@@ -6,6 +6,7 @@ import numpy as np
 
 from ...errors import BadData
 from ...products.image import MaskedImage
+from ...products.mask import bits
 
 __all__ = ["adaptive_moments", "find_peaks", "half_sample_mode", "row_quantile"]
 
@@ -26,16 +27,13 @@ def find_peaks(image: MaskedImage, bad_planes: tuple[str, ...]) -> np.ndarray:
     BadData
         The image has no pixel with data.
     """
-    good = image.good(*bad_planes)
-    if not good.any():
+    y, x = _block_maxima(image, bad_planes)
+    if len(x) == 0 and not image.good(*bad_planes).any():
         raise BadData("the image has no good pixel: check saturation, defects and the raw file")
-    values = np.where(good, image.image, -np.inf)
-    ny, nx = (n // BLOCK * BLOCK for n in values.shape)
-    if ny < 3 * BLOCK or nx < 3 * BLOCK:
+    if min(image.box.shape) < 3 * BLOCK:
         return np.empty((0, 3))
-    y, x = _block_maxima(values[:ny, :nx])
-    inside = (x >= HALF) & (y >= HALF) & (x < values.shape[1] - HALF) & (y < values.shape[0] - HALF)
-    stamps, sky, noise, x, y = _cut(image, good, x[inside], y[inside])
+    inside = (x >= HALF) & (y >= HALF) & (x < image.box.nx - HALF) & (y < image.box.ny - HALF)
+    stamps, sky, noise, x, y = _cut(image, bad_planes, x[inside], y[inside])
     peak = stamps[:, HALF, HALF]
     ring = np.stack([stamps[:, HALF + dy, HALF + dx] for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))])
     starlike = (peak > 10.0 * noise) & (ring.min(axis=0) > 0.2 * peak) & (peak >= stamps[:, HALF - 3:HALF + 4,
@@ -51,26 +49,38 @@ def find_peaks(image: MaskedImage, bad_planes: tuple[str, ...]) -> np.ndarray:
         return moments[np.isfinite(trace) & round_ & (trace > 0.8)]
 
 
-def _block_maxima(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the brightest pixel of each block; blocks without a good pixel are left out."""
-    ny, nx = values.shape
-    blocks = values.reshape(ny // BLOCK, BLOCK, nx // BLOCK, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
-    where = blocks.argmax(axis=1)
-    peak = blocks[np.arange(len(blocks)), where]
-    row, column = np.divmod(np.arange(len(blocks)), nx // BLOCK)
+def _block_maxima(image: MaskedImage, bad_planes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the brightest pixel of each whole block; blocks without a good pixel are left out."""
+    ny, nx = (n // BLOCK for n in image.box.shape)
+    where, peak = np.zeros((ny, nx), int), np.full((ny, nx), -np.inf, np.float32)
+    for row in range(ny):  # a strip of blocks stays in cache
+        part = np.s_[row * BLOCK:(row + 1) * BLOCK, :nx * BLOCK]
+        values = np.where(_good(image, part, bad_planes), image.image[part], -np.inf)
+        blocks = values.reshape(BLOCK, nx, BLOCK).swapaxes(0, 1).reshape(nx, BLOCK * BLOCK)
+        where[row] = blocks.argmax(axis=1)
+        peak[row] = blocks[np.arange(nx), where[row]]
+    row, column = np.divmod(np.arange(ny * nx), max(nx, 1))
+    where, peak = where.ravel(), peak.ravel()
     known = np.flatnonzero(np.isfinite(peak))
     known = known[np.argsort(-peak[known], kind="stable")[:20 * MAX_PEAKS]]
     return row[known] * BLOCK + where[known] // BLOCK, column[known] * BLOCK + where[known] % BLOCK
 
 
-def _cut(image: MaskedImage, good: np.ndarray, x: np.ndarray, y: np.ndarray):
+def _good(image: MaskedImage, part, bad_planes: tuple[str, ...]) -> np.ndarray:
+    """`image.good` of a part of the image."""
+    variance = image.variance[part]
+    return (image.mask[part] & np.uint32(bits(*bad_planes)) == 0) & np.isfinite(image.image[part]) & (variance > 0) & np.isfinite(variance)
+
+
+def _cut(image: MaskedImage, bad_planes: tuple[str, ...], x: np.ndarray, y: np.ndarray):
     """Sky-subtracted stamps without bad pixels, the sky and noise around each, and their centres."""
     offset = np.arange(-HALF, HALF + 1)
     rows, columns = y[:, None, None] + offset[:, None], x[:, None, None] + offset[None, :]
+    good = _good(image, (rows, columns), bad_planes)
     radius = np.hypot(offset[:, None], offset[None, :])
-    clean = (good[rows, columns] | (radius > 6.0)).all(axis=(1, 2))
-    rows, columns, x, y = rows[clean], columns[clean], x[clean], y[clean]
-    stamps = np.where(good[rows, columns], image.image[rows, columns], np.nan).astype(float)
+    clean = (good | (radius > 6.0)).all(axis=(1, 2))
+    rows, columns, good, x, y = rows[clean], columns[clean], good[clean], x[clean], y[clean]
+    stamps = np.where(good, image.image[rows, columns], np.nan).astype(float)
     border = stamps[:, radius > 8.5]
     if len(stamps) == 0:
         return stamps, np.empty(0), np.empty(0), x, y
