@@ -168,7 +168,9 @@ def calibs_build(kind, label, **options):
     from .stages.run import run_stages
 
     kind = kind_named(kind)
-    options["changes"] = (*options["changes"], *([f"calibs.label={label}"] if label else []))
+    options["changes"] = (*options["changes"], *([f"calibs.label={label}"] if label else []),
+                          *([f"calibs.visits={list(options['visits'])}"] if options["visits"] else []))
+    options["visits"] = ()
     return run_stages(_start(**options), (f"calibs {kind}",))
 
 

@@ -136,15 +136,15 @@ class Library:
         return {kind for kind, _, _ in self.certificates}
 
     # -- finding ---------------------------------------------------------------------------------------------------
-    def choose(self, key: tuple[str, str, str], mjd: float, label: str, how: tuple[str, bool] = ("", False)) -> Choice | None:
+    def choose(self, key: tuple[str, str, str], mjd: float, labels: tuple[str, ...], how: tuple[str, bool] = ("", False)) -> Choice | None:
         """The product for a date; None where nothing is certified and this label has none.
 
         Parameters
         ----------
         key : (kind, band, detector)
         mjd : of the exposure
-        label : of the products that hold for ever where nothing is certified
-        how : the exposure's read-out mode (`products.header.mode_of`; '' if any will do); whether a product of the label comes
+        labels : of the products that hold for ever where nothing is certified; the first that there is
+        how : the exposure's read-out mode (`products.header.mode_of`; '' if any will do); whether a product of the labels comes
             before certified ones, as for what is used to build others
 
         Raises
@@ -155,11 +155,12 @@ class Library:
         """
         kind, band, detector = key
         certificates = self.certificates.get(key, [])
-        own = self.path(kind, band, label, detector)
+        places = [self.path(kind, band, label, detector) for label in labels]
+        own = next((path for path in places if path.exists()), None)
         mode, own_first = how
-        if not certificates or (own_first and own.exists()):
-            if not own.exists():
-                return None
+        if own is None and not certificates:
+            return None
+        if own is not None and (own_first or not certificates):
             certificate, path = None, own
         else:
             certificate = next((item for item in certificates if mjd in item.validity), None)

@@ -90,7 +90,7 @@ class Calibs(Stage):
             wanted.discard("science")
         chosen = [exposure for exposure in run.survey.exposures() if exposure.kind in wanted
                   and exposure.band in ("", *bands) and first <= exposure.mjd < last
-                  and (not run.options.visits or exposure.visit in run.options.visits)]
+                  and (not config.visits or exposure.visit in config.visits)]
         chosen.sort(key=lambda exposure: (exposure.mjd, exposure.visit))
         return [(exposure, files) for exposure in chosen if (files := run.survey.files(exposure.visit, detector))]
 

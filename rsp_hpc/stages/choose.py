@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 
 from ..errors import BadData
 from ..io.library import Choice, assemble
@@ -14,6 +16,8 @@ from .survey import Run
 
 __all__ = ["Chooser", "calibration_of"]
 
+logger = logging.getLogger(__name__)
+
 KEPT = 4
 """Calibrations that a rank keeps for its next parts: five planes of a detector each."""
 
@@ -22,7 +26,8 @@ class Chooser:
     """Chooses products; for rank 0, which tells the others what to read."""
 
     def __init__(self, run: Run):
-        self.run, self.library, self.label = run, run.library, run.label
+        self.run, self.library = run, run.library
+        self._told: set[Path] = set()
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -35,7 +40,7 @@ class Chooser:
             row = KINDS[kind]
             if there & set(row.frames) if row.frames else planned & set(row.needs):
                 planned.add(kind)
-        others = self.library.kinds_certified() | self.library.kinds_of(self.label)
+        others = self.library.kinds_certified() | {kind for label in self.run.labels for kind in self.library.kinds_of(label)}
         return tuple(kind for kind in KINDS if kind in planned | others)
 
     def bands_of(self, kind: str) -> tuple[str, ...]:
@@ -77,16 +82,20 @@ class Chooser:
     def _chosen(self, bands: Mapping[str, str], detector: str, mjd: float, mode: str, own_first: bool) -> dict[str, Choice]:
         found, missing = {}, []
         for kind, band in bands.items():
-            choice = self.library.choose((kind, band, detector), mjd, self.label, (mode, own_first))
+            choice = self.library.choose((kind, band, detector), mjd, self.run.labels if own_first else (self.run.label,),
+                                         (mode, own_first))
             if choice is None:
                 missing.append(kind)
-            else:
-                found[kind] = choice
+                continue
+            found[kind] = choice
+            if choice.verdict.state != "good" and choice.path not in self._told:
+                self._told.add(choice.path)
+                logger.warning("%s: used though it is %s (%s)", choice.path, choice.verdict.state, "; ".join(choice.verdict.reasons)[:200])
         if missing:
             band = next((bands[kind] for kind in missing if bands[kind]), "")
             raise BadData(f"detector {detector} has no {' and no '.join(missing)}{f' in band {band}' if band else ''} among its "
-                          f"calibrations, which others have: add the frames to the data and run calibs, certify one, or leave "
-                          f"{'the band or ' if band else ''}the detector out")
+                          f"calibrations: add the frames to the data and run calibs, which says what is wrong with them, certify one, "
+                          f"or leave {'the band or ' if band else ''}the detector out")
         return found
 
 

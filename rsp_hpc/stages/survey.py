@@ -178,6 +178,11 @@ class Run:
         return self.config.calibs.label or self.config.name
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Where to look for what a product of this set is made with: in the set, then in the survey's own."""
+        return tuple(dict.fromkeys((self.label, self.config.name)))
+
+    @property
     def skymap(self) -> RingsSkyMap:
         """The sky map."""
         return self.cached("skymap", lambda: RingsSkyMap(self.config.skymap))

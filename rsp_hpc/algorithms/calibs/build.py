@@ -51,6 +51,7 @@ class CalibsConfig(frames.CalibsConfig):
     science: ScienceConfig = ScienceConfig()
     fringe: FringeConfig = FringeConfig()
     sky: SkyConfig = SkyConfig()
+    visits: tuple[int, ...] = parameter((), "exposures that are used, of those that fit; (): all", neutral=True)
     first: str = parameter("", "frames before this date (YYYY-MM-DD or MJD) are left out", neutral=True)
     last: str = parameter("", "frames from this date on are left out", neutral=True)
 
