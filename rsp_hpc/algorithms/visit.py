@@ -14,7 +14,7 @@ from ..products.exposure import Exposure, RawDetector
 from ..products.ids import source_ids
 from ..products.image import MaskedImage
 from ..products.mask import bits
-from ..products.photocal import PhotoCal, magnitude_of
+from ..products.photocal import PhotoCal
 from ..products.psf import PolynomialPsf, Psf
 from ..products.reference import ReferenceCatalogue
 from ..products.visit import VisitDetector
@@ -34,6 +34,8 @@ from .offsets import OffsetsConfig, subtract_offsets
 from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
 from .saturation import SaturationConfig, grow_saturation
+from .sky import SkyModelConfig, sky_bins
+from .summary import SummaryConfig, corners_of, star_residuals, summarize
 from .vignetting import VignettingConfig, mask_vignetted
 from .wholevisit import matched_stars, photometry_of_band, place_sources
 
@@ -62,6 +64,8 @@ class VisitConfig(Config):
     astrometry: AstrometryConfig = AstrometryConfig()
     focalplane: FocalPlaneConfig = FocalPlaneConfig()
     photometry: PhotometryConfig = PhotometryConfig()
+    sky: SkyModelConfig = SkyModelConfig()
+    summary: SummaryConfig = SummaryConfig()
     bright_threshold: float = parameter(12.0, "detection threshold of the first pass, which finds the stars for the PSF",
                                         unit="sigma", low=3.0)
 
@@ -94,11 +98,13 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
     photocal, unscaled = _fit_photocal(raw.exposure, sources, correction.factor, fit, reference, config)
     summary = {"n_sources": float(len(sources)), "n_psf_stars": float(len(stars)), **cleaned,
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
-               **_summary(image, background, psf, photocal, fit)}
+               **summarize(image, background, psf, photocal, fit), **star_residuals(image, psf, stars),
+               **corners_of(raw)}
     sources = _calibrated(sources, raw, (wcs, fit), photocal.scale * correction.factor, photocal.scale)
     matches = _matches(raw, sources, reference, fit, config)
+    bins = sky_bins(image, background, (raw.detector, raw.pixel_size), calibration.sky, config.sky)
     return VisitDetector(raw.exposure, raw.detector.name, raw.detector.id, image, background, psf, wcs, photocal,
-                         correction.factor, sources, summary, matches, raw.wcs, not problem, not unscaled, problem or unscaled)
+                         correction.factor, sources, summary, matches, bins, None, raw.wcs, not problem, not unscaled, problem or unscaled)
 
 
 def _clean(image: MaskedImage, detector: Detector, calibration: Calibration,
@@ -224,26 +230,6 @@ def _matches(raw: RawDetector, sources: Catalogue, reference: ReferenceCatalogue
 
 def _middle(image: MaskedImage) -> tuple[float, float]:
     return image.box.x0 + 0.5 * (image.box.nx - 1), image.box.y0 + 0.5 * (image.box.ny - 1)
-
-
-def _summary(image: MaskedImage, background: Background, psf: Psf, photocal: PhotoCal, fit: AstrometricFit | None) -> dict:
-    """The numbers of this detector that a person looks at first; units as the names say."""
-    noise, size = float(np.nanmedian(background.noise)), float(psf.fwhm(*_middle(image))[0])
-    moments = psf.moments(*_middle(image))[0]
-    stamp = psf.stamps(*_middle(image))[0].astype(float)
-    depth = 5.0 * noise * photocal.scale / np.sqrt((stamp**2).sum())
-    trace = moments[0] + moments[1]
-    return {
-        "sky_electron": float(np.nanmedian(background.level)), "sky_noise_electron": noise, "psf_fwhm_pixel": size,
-        "psf_e1": float((moments[0] - moments[1]) / trace), "psf_e2": float(2.0 * moments[2] / trace),
-        "psf_chi2": getattr(psf, "chi2", float("nan")), "zero_point_mag": photocal.zero_point,
-        "zero_point_err_mag": photocal.zero_point_err, "zero_point_scatter_mag": photocal.scatter,
-        "n_photometric_stars": float(photocal.n_stars), "depth_5sigma_mag": float(magnitude_of(depth)),
-        "astrometric_rms_east_arcsec": fit.rms_east if fit else float("nan"),
-        "astrometric_rms_north_arcsec": fit.rms_north if fit else float("nan"),
-        "n_astrometric_stars": float(len(fit.sources)) if fit else 0.0,
-        "masked_fraction": float(np.mean(image.mask & np.uint32(bits("BAD", "SAT", "CR", "NO_DATA")) != 0)),
-    }
 
 
 SKY_COLUMNS = (

@@ -3,6 +3,9 @@
     /exposure                                   attributes of the Exposure
     /detectors/<name>/{image, variance, mask}   pixels (`io.pixels`)
     /detectors/<name>/{psf, wcs, photocal, background, summary}
+    /detectors/<name>/{sky_bins, sky}           its sky in super-bins, and what the model of the focal plane says of it (on its mesh)
+    /sky                                        that model
+    /summary                                    one row per detector
     /sources                                    all detectors, ordered by detector number; one dataset per column
     /matches                                    stars of the reference catalogue that were found, the same way
 
@@ -24,6 +27,8 @@ from ..products.catalogue import Catalogue
 from ..products.exposure import Exposure
 from ..products.photocal import PhotoCal
 from ..products.psf import PolynomialPsf
+from ..products.sky import SkyBins, VisitSky
+from ..products.summary import summary_table
 from ..products.visit import VisitDetector
 from ..products.wcs import Wcs
 from .attributes import get, put, values
@@ -33,10 +38,12 @@ from .records import read_record, write_record
 from .table import read_catalogue, write_catalogue
 
 __all__ = ["EncodedVisitDetector", "VisitWriter", "encode_visit_detector", "read_exposure", "read_sources",
-           "read_visit_detector", "read_visit_lean", "visit_detector_names"]
+           "read_summary",
+           "read_visit_detector", "read_visit_lean", "read_visit_sky", "visit_detector_names"]
 
 KIND = "visit"
-RECORDS = (("psf", PolynomialPsf), ("wcs", Wcs), ("photocal", PhotoCal), ("background", Background))
+RECORDS = (("psf", PolynomialPsf), ("wcs", Wcs), ("photocal", PhotoCal), ("background", Background),
+           ("sky_bins", SkyBins), ("sky", Background))
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class VisitWriter(ProductWriter):
     def __init__(self, path: str | Path, header: Header):
         super().__init__(path, replace(header, kind=KIND))
         self._lean: dict[tuple[int, str], VisitDetector] = {}
+        self.sky: VisitSky | None = None
 
     def append(self, part: EncodedVisitDetector) -> None:
         """Write one detector."""
@@ -101,7 +109,10 @@ class VisitWriter(ProductWriter):
                 sources=[start, start + len(visit.sources)])
             put(group.create_group("summary"), **{key: visit.summary[key] for key in sorted(visit.summary)})
             start += len(visit.sources)
+        if self.sky is not None:
+            write_record(self.file, "sky", self.sky)
         if visits:
+            write_catalogue(self.file, "summary", summary_table([(v.detector, v.detector_id, v.summary) for v in visits]))
             write_catalogue(self.file, "sources", Catalogue.concatenate([visit.sources for visit in visits]))
         if matches := [visit.matches for visit in visits if visit.matches.columns]:
             write_catalogue(self.file, "matches", Catalogue.concatenate(matches))
@@ -149,6 +160,18 @@ def _read(path: str | Path, name: str, pixels: bool, sources: bool) -> VisitDete
                              aperture_correction=float(attributes["aperture_correction"]), sources=table,
                              summary=values(group["summary"]),
                              **records)  # type: ignore[arg-type]
+
+
+def read_summary(path: str | Path) -> Catalogue:
+    """One row per detector; columns with units and meaning."""
+    with open_product(path, KIND) as file:
+        return read_catalogue(file["summary"]) if "summary" in file else Catalogue(())
+
+
+def read_visit_sky(path: str | Path) -> VisitSky | None:
+    """The model of the visit's sky; None if there is none."""
+    with open_product(path, KIND) as file:
+        return read_record(file, "sky", VisitSky) if "sky" in file else None
 
 
 def _detector(file, path: str | Path, name: str):

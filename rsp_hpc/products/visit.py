@@ -10,6 +10,7 @@ from .exposure import Exposure
 from .image import MaskedImage
 from .photocal import PhotoCal
 from .psf import PolynomialPsf
+from .sky import SkyBins
 from .wcs import Wcs
 
 __all__ = ["VisitDetector"]
@@ -32,6 +33,8 @@ class VisitDetector:
     sources : Catalogue
     summary : numbers of this detector (n_sources, psf_fwhm, sky, sky_noise, astrometric rms, depth, seconds, ...)
     matches : Catalogue, stars of the reference catalogue that were found (`algorithms.wholevisit.MATCH_COLUMNS`)
+    sky_bins : SkyBins, its sky in super-bins, for the model of the whole visit
+    sky : Background, what that model says of this detector; None where there is none
     guess : Wcs before the fit; not stored
     wcs_known, photocal_known : False while only the visit's other detectors can tell; `problem` says why. Not stored
     """
@@ -48,6 +51,8 @@ class VisitDetector:
     sources: Catalogue
     summary: dict[str, float] = field(default_factory=dict)
     matches: Catalogue = field(default_factory=lambda: Catalogue(()))
+    sky_bins: SkyBins | None = None
+    sky: Background | None = None
     guess: Wcs | None = None
     wcs_known: bool = True
     photocal_known: bool = True

@@ -9,6 +9,7 @@ import numpy as np
 from .. import log
 from ..algorithms.coadd import coadd
 from ..algorithms.photometry import relative_scales
+from ..algorithms.sky import with_visit_sky
 from ..algorithms.warp import warp
 from ..errors import BadData, NothingToDo
 from ..io.coadd import CoaddWriter, encode_coadd
@@ -75,6 +76,9 @@ class Coadds(Stage):
             try:
                 with record("read"):
                     source = read_visit_detector(run.store.visit(visit), detector, sources=False)
+                if config.sky == "visit":
+                    with record("compute"):
+                        source = with_visit_sky(source)
             except BadData as error:
                 record.leave_out(f"visit {visit} {detector}", error)
                 continue

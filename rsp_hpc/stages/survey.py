@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import field_validator
@@ -60,6 +60,8 @@ class CoaddsConfig(Config):
     warp: WarpConfig = WarpConfig()
     coadd: CoaddConfig = CoaddConfig()
     relative: RelativeConfig = RelativeConfig()
+    sky: Literal["detector", "visit"] = parameter("detector", "what is subtracted: each detector's own mesh, or the sky of the visit's "
+                                                  "focal plane, which keeps light larger than a mesh cell")
     max_psf_fwhm: float = parameter(0.0, "leave out detectors with wider PSFs; 0: none", unit="arcsec", low=0.0)
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from ..algorithms.crosstalk import foreign_detectors
+from ..algorithms.sky import solve_sky
+from ..algorithms.summary import completed
 from ..algorithms.visit import calibrate_detector
 from ..algorithms.wholevisit import solve_visit
 from ..errors import BadData
@@ -78,7 +80,7 @@ class Visits(Stage):
             return encode_visit_detector(visit, q=run.config.io.quantisation or 1.0, exact=not run.config.io.quantisation)
 
     def complete(self, run: Run, unit: Unit, writer: VisitWriter) -> list[Failure]:
-        """One solution of the focal plane and of the zero points; a detector that even that cannot place is left out."""
+        """One solution of the focal plane, of the zero points and of the sky; a detector that even that cannot place is left out."""
         config, failures = run.config.visits, []
         visits = writer.detectors()
         reference = _around_visit(run, visits)
@@ -89,6 +91,9 @@ class Visits(Stage):
                 failures.append(Failure("", visit.detector, type(result).__name__, str(result)))
             else:
                 writer.replace(result)
+        visits, writer.sky = solve_sky(writer.detectors(), config.sky)
+        for visit in visits:
+            writer.replace(completed(visit, config.summary))
         return failures
 
     def writer(self, run: Run, unit: Unit, header):
