@@ -3,7 +3,8 @@
 python benchmarks/bench_detrend.py
 
 Plain chain: bound = min(plain C AVX2 loop on tiles in cache, copy bandwidth of the same minute / bytes per pixel). Then the whole
-chain (`fullchain`), whose bound is that of the memory that its passes move and of crosstalk's sums in cache, one after the other. Processor seconds, each way on one thread.
+chain (`fullchain`), whose bound is that of the memory that its passes move and of crosstalk's sums in cache, one after the other.
+Processor seconds, each way on one thread.
 """
 
 from __future__ import annotations
@@ -117,9 +118,10 @@ def whole_chain() -> None:
     chain, rng = Chain(), np.random.default_rng(1)
     library = bound_library(CROSSTALK)
     matrices = [rng.normal(0, 1e-4, (16, 16)).astype(np.float32) for _ in range(2)] + [np.ones((16, 512), np.float32)] * 2
+    addresses = [ctypes.c_void_p(plane.ctypes.data) for plane in matrices]
     copies, times = [np.zeros(PIXELS, np.float32), np.ones(PIXELS, np.float32)], PIXELS // (16 * 512)
     ways = {"copy": lambda: np.copyto(*copies),
-            "crosstalk in cache": lambda: library.crosstalk(ctypes.c_long(times), *(ctypes.c_void_p(m.ctypes.data) for m in matrices)),
+            "crosstalk in cache": lambda: library.crosstalk(ctypes.c_long(times), *addresses),
             "ours, through flat": chain.ours_through_flat, "numpy, through flat": chain.numpy_through_flat,
             "ours": chain.ours, "numpy": chain.numpy}
     if (numba := chain.numba_through_flat()) is not None:

@@ -5,7 +5,7 @@
 #include "internal.h"
 #include "lanes.h"
 
-enum { PIECE = 512 }; /* pixels that stay in L1 */
+enum { PIECE = 512, BLOCK = 32 }; /* pixels that stay in L1; that are looked at together */
 
 /* What one piece of a row needs. bias, dark, flat not given point to constants, the others may be NULL. */
 typedef struct {
@@ -68,9 +68,9 @@ INLINE void careful(const rsp_amplifier *a, const rsp_detrend_options *o, const 
           | (~finite & (int32_t)o->nan_bit);
 }
 
-/* Eight pixels as they nearly always are: returns 0 if they turn out to need `careful`. */
-INLINE int quick(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t t, const int direct,
-                 const int prepared, floats *image, floats *variance) {
+/* Eight pixels as they nearly always are; sets lanes of `odd` that turn out to need `careful`. */
+INLINE void quick(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t t, const int direct,
+                  const int prepared, floats *image, floats *variance, ints *odd) {
     const floats infinite = (floats){0} + INFINITY;
     floats raw, signal, pedestal, dark_noise, flat = LOAD(p->flat + t);
     terms(o, p, t, direct, prepared, &raw, &signal, &pedestal, &dark_noise);
@@ -82,26 +82,51 @@ INLINE int quick(const rsp_amplifier *a, const rsp_detrend_options *o, const pie
     /* a flat or pedestal that is no number shows in the image, an infinite flat in a variance of zero */
     ints good = (flat > (prepared ? 0.0f : (float)o->min_flat)) & (ABSOLUTE(*image) < infinite) & (*variance > 0.0f)
               & (*variance < infinite) & (raw < (float)fmin(a->saturation, a->suspect));
-    int64_t part[4], defects = 0;
-    memcpy(part, &good, sizeof part);
-    if (!prepared && p->defects) memcpy(&defects, p->defects + t, sizeof defects);
-    return (part[0] & part[1] & part[2] & part[3]) == -1 && !defects;
+    *odd |= ~good;
+}
+
+/* Whether a lane of `odd` or a byte of the defects is set, for `count` pixels. */
+INLINE int any(const ints *odd, const uint8_t *defects, const int count) {
+    uint64_t part[4], found[4] = {0};
+    memcpy(part, odd, sizeof part);
+    if (defects) memcpy(found, defects, (size_t)count);
+    return (part[0] | part[1] | part[2] | part[3] | found[0] | found[1] | found[2] | found[3]) != 0;
 }
 
 /* One piece of a row; returns how many pixels have no bit set. */
 INLINE int64_t write_piece(const rsp_amplifier *a, const rsp_detrend_options *o, const piece *p, int64_t count, const int direct,
                            const int prepared, float *image, float *variance, uint32_t *mask) {
     int64_t n_bad = 0, t = 0;
-    for (; t + VECTOR <= count; t += VECTOR) {
-        floats e, v;
-        ints m = {0};
-        if (!quick(a, o, p, t, direct, prepared, &e, &v)) {
-            careful(a, o, p, t, direct, prepared, &e, &v, &m);
-            for (int i = 0; i < VECTOR; i++) n_bad += m[i] != 0;
+    while (t + VECTOR <= count) {
+        const uint8_t *defects = prepared ? NULL : p->defects;
+        int width = t + BLOCK <= count ? BLOCK : VECTOR;
+        ints odd = {0};
+        if (width == BLOCK) { /* one question for many pixels */
+            floats e[BLOCK / VECTOR], v[BLOCK / VECTOR];
+            for (int k = 0; k < BLOCK / VECTOR; k++) quick(a, o, p, t + k * VECTOR, direct, prepared, e + k, v + k, &odd);
+            for (int k = 0; k < BLOCK / VECTOR; k++) {
+                STORE(image + t + k * VECTOR, e[k]);
+                STORE(variance + t + k * VECTOR, v[k]);
+                *(ints *)(mask + t + k * VECTOR) = (ints){0};
+            }
+            if (!any(&odd, defects ? defects + t : NULL, BLOCK)) {
+                t += BLOCK;
+                continue;
+            }
         }
-        STORE(image + t, e);
-        STORE(variance + t, v);
-        *(ints *)(mask + t) = m;
+        for (int64_t end = t + width; t < end; t += VECTOR) {
+            floats e, v;
+            ints m = {0};
+            odd = m;
+            quick(a, o, p, t, direct, prepared, &e, &v, &odd);
+            if (any(&odd, defects ? defects + t : NULL, VECTOR)) {
+                careful(a, o, p, t, direct, prepared, &e, &v, &m);
+                for (int i = 0; i < VECTOR; i++) n_bad += m[i] != 0;
+            }
+            STORE(image + t, e);
+            STORE(variance + t, v);
+            *(ints *)(mask + t) = m;
+        }
     }
     return t - n_bad;
 }

@@ -11,10 +11,12 @@ typedef struct {
 static uint16_t raw[N][NY][NX];
 static float level[NY], table[] = {0.0f, 10.0f, 40.0f};
 
-static rsp_status run(const rsp_electronics *electronics, const float *linear, const float *quadratic, int64_t tile, detector *out) {
+static rsp_status run(const rsp_electronics *electronics, const float *linear, const float *quadratic, int64_t tile,
+                      detector *out) {
     rsp_amplifier amplifiers[N];
     for (int i = 0; i < N; i++)
-        amplifiers[i] = (rsp_amplifier){raw[i], RSP_RAW_UINT16, i == 1, 0, NX, NX, NY, i * NX, 0, 2.0, 25.0, 60000.0, 50000.0, level, NULL};
+        amplifiers[i] = (rsp_amplifier){raw[i], RSP_RAW_UINT16, i == 1, 0, NX, NX, NY, i * NX, 0, 2.0, 25.0, 60000.0, 50000.0, level,
+                                        NULL};
     rsp_calibration calibration = {0};
     rsp_detrend_options options = {0.0, 0.1, 1, 8, 2, 4};
     rsp_sweep what = {N, N, tile, linear, quadratic, 1.0, 16};

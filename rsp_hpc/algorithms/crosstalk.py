@@ -1,8 +1,8 @@
 """crosstalk: the ghosts that amplifiers leave in each other, subtracted from charges that were read at the same moment.
 
 What is read of amplifier i is e_i = q_i + sum_j (c_ij + d_ij q_j) q_j. The linear part among the amplifiers of one detector is
-inverted exactly, q = (1 + C)^-1 (e - D q^2 - ghosts of other detectors); in the small terms q is what was read: what is left is of
-second order in the coupling, 1e-7 of the source where the coupling is 3e-4.
+inverted exactly, q = (1 + C)^-1 (e - D q^2 - ghosts of other detectors); in the small terms q is what was read: what is left is
+of second order in the coupling, 1e-7 of the source where the coupling is 3e-4.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def mixing_of(product: Crosstalk, detector: Detector, config: CrosstalkConfig) -
     names = [amplifier.name for amplifier in detector.amplifiers]
     own = {name: number for number, name in enumerate(names)}
     if set(product.amplifiers) != set(names):
-        raise BadData(f"detector {detector.name}: the crosstalk matrix is of amplifiers {_some(product.amplifiers)}, the detector has "
-                      f"{_some(names)}; certify the matrix of this camera")
+        raise BadData(f"detector {detector.name}: the crosstalk matrix is of amplifiers {_some(product.amplifiers)}, the detector "
+                      f"has {_some(names)}; certify the matrix of this camera")
     shape = (len(product.amplifiers), len(product.sources))
     places, foreign = [], []
     for source in product.sources:
@@ -63,15 +63,16 @@ def mixing_of(product: Crosstalk, detector: Detector, config: CrosstalkConfig) -
         values = np.asarray(values, float)
         if values.shape != shape or not np.isfinite(values).all():
             what = f"{what} is {values.shape}, not {shape}" if values.shape != shape else f"a {what} is not a number"
-            raise BadData(f"detector {detector.name}: crosstalk: {what}; build the matrix again or set detrend.crosstalk.apply: false")
+            raise BadData(f"detector {detector.name}: crosstalk: {what}; build the matrix again or set "
+                          "detrend.crosstalk.apply: false")
         table = np.zeros((len(names), len(names) + len(foreign)))
         table[np.ix_(rows, places)] = values
         np.fill_diagonal(table, 0.0)
         tables.append(table)
     coefficient, quadratic = tables
     if np.abs(coefficient).sum(axis=1).max() > 0.5:
-        raise BadData(f"detector {detector.name}: crosstalk coefficients up to {np.abs(coefficient).max():.2g} are no crosstalk; their "
-                      "unit is electrons per electron: correct the matrix")
+        raise BadData(f"detector {detector.name}: crosstalk coefficients up to {np.abs(coefficient).max():.2g} are no crosstalk; "
+                      "their unit is electrons per electron: correct the matrix")
     n = len(names)
     inverse = np.linalg.inv(np.eye(n) + coefficient[:, :n])
     linear = np.hstack([inverse - np.eye(n), -inverse @ coefficient[:, n:]])

@@ -59,8 +59,8 @@ class PreparedCalibration:
 
 
 def detrend(raw: RawDetector, calibration: Calibration | PreparedCalibration, config: DetrendConfig) -> MaskedImage:
-    """One detector in electrons: (raw - overscan) * gain, without crosstalk, non-linearity and deferred charge, - bias - dark * time,
-    divided by the flat, with variance and mask.
+    """One detector in electrons: (raw - overscan) * gain, without crosstalk, non-linearity and deferred charge, less bias and
+    dark * time, divided by the flat, with variance and mask.
 
     The variance is that of the electrons (signal and dark, Poisson) and of the read-out, divided by flat^2; it is inf where
     the value means nothing. (That of what was subtracted as crosstalk is 1e-6 of it, the slope of the linearity changes only the
@@ -217,7 +217,7 @@ def _check(raw: RawDetector, calibration: Calibration | PreparedCalibration) -> 
 
 
 class _Terms(NamedTuple):
-    """dark_time : s; extra : electron^2, more variance; with_offset : a constant offset is subtracted where there is no overscan."""
+    """dark_time : s; extra : electron^2, more variance; with_offset : a constant offset goes where there is no overscan."""
 
     dark_time: float
     extra: float
@@ -267,8 +267,8 @@ def _foreign_readings(raw: RawDetector, foreign: tuple[tuple[str, str], ...], co
     known, others = {}, raw.others
     for name in sorted({detector for detector, _ in foreign}):
         if name not in others:
-            raise BadData(f"{_name(raw)}: crosstalk comes from detector {name}, whose raw frame of visit {raw.exposure.visit} is not "
-                          "there; fetch it or set detrend.crosstalk.apply: false")
+            raise BadData(f"{_name(raw)}: crosstalk comes from detector {name}, whose raw frame of visit {raw.exposure.visit} is "
+                          "not there; fetch it or set detrend.crosstalk.apply: false")
         _check(others[name], Calibration())
         electronics, _ = electronics_of(others[name], Calibration(), config)
         found = _readings(others[name], Calibration(), electronics, _Terms(0.0, 0.0, True), config)
@@ -276,8 +276,8 @@ def _foreign_readings(raw: RawDetector, foreign: tuple[tuple[str, str], ...], co
     readings = []
     for detector, amplifier in foreign:
         if amplifier not in known[detector]:
-            raise BadData(f"{_name(raw)}: crosstalk comes from {detector}/{amplifier}, detector {detector} has no such amplifier; certify "
-                          "the matrix of this camera")
+            raise BadData(f"{_name(raw)}: crosstalk comes from {detector}/{amplifier}, detector {detector} has no such amplifier; "
+                          "certify the matrix of this camera")
         readings.append(known[detector][amplifier])
     return readings
 

@@ -26,10 +26,10 @@ __all__ = ["ElectronicsConfig", "electronics_of", "with_photon_transfer"]
 class ElectronicsConfig(Config):
     """Which products of the electronics are used, where there are any (part of the section `detrend`)."""
 
-    dither: bool = parameter(False, "uniform random numbers of one ADU are added to raw integers: levels lose their steps, the noise "
-                                    "grows by gain^2 / 12")
+    dither: bool = parameter(
+        False, "uniform random numbers of one ADU are added to raw integers: levels lose their steps, the noise grows by gain^2 / 12")
     dither_seed: int = parameter(0, "their seed; each exposure, detector and amplifier has its own numbers", low=0)
-    photon_transfer: bool = parameter(True, "gain, read noise and full well are taken from the photon transfer where there is one")
+    photon_transfer: bool = parameter(True, "gain, read noise and full well come from the photon transfer where there is one")
     suspect: float = parameter(1.0, "pixels above this fraction of the charge that saturates are SUSPECT; 1: only those that the "
                                     "camera says", above=0.0, high=1.0)
     crosstalk: CrosstalkConfig = CrosstalkConfig()
@@ -56,13 +56,14 @@ def with_photon_transfer(detector: Detector, ptc: PhotonTransfer | None, config:
         values = {name: float(getattr(ptc, name)[found[amplifier.name]]) for name in ("gain", "read_noise")}
         for name, value in values.items():
             if not (np.isfinite(value) and value > 0.0):
-                raise BadData(f"detector {detector.name}: {name} of amplifier {amplifier.name} is {value:g} in the photon transfer; "
-                              "build it again or set detrend.photon_transfer: false")
+                raise BadData(f"detector {detector.name}: {name} of amplifier {amplifier.name} is {value:g} in the photon "
+                              "transfer; build it again or set detrend.photon_transfer: false")
         changed.append(amplifier.model_copy(update=values))
     return tuple(changed)
 
 
-def saturation_levels(amplifier: Amplifier, ptc: PhotonTransfer | None, level: float, config: ElectronicsConfig) -> tuple[float, float]:
+def saturation_levels(amplifier: Amplifier, ptc: PhotonTransfer | None, level: float,
+                      config: ElectronicsConfig) -> tuple[float, float]:
     """Raw ADU at and above which a pixel is saturated, suspect (inf: none), for an amplifier whose overscan is at `level`.
 
     The lower of the camera's saturation and of the full well of the photon transfer where its curve turns off.
@@ -78,8 +79,8 @@ def saturation_levels(amplifier: Amplifier, ptc: PhotonTransfer | None, level: f
     if np.isfinite(full_well):
         saturation = min(saturation, level + full_well)
     if not saturation > level:
-        raise BadData(f"amplifier {amplifier.name}: saturation at {saturation:g} ADU is not above its overscan at {level:g} ADU; mend "
-                      f"{'the photon transfer' if np.isfinite(full_well) else 'saturation in the camera or its header'}")
+        raise BadData(f"amplifier {amplifier.name}: saturation at {saturation:g} ADU is not above its overscan at {level:g} ADU; "
+                      f"mend {'the photon transfer' if np.isfinite(full_well) else 'saturation in the camera or its header'}")
     suspect = np.inf if amplifier.suspect is None else amplifier.suspect
     return saturation, min(suspect, level + config.suspect * (saturation - level)) if config.suspect < 1.0 else suspect
 

@@ -18,7 +18,7 @@ class LinearityConfig(Config):
     """How charges are made proportional to light."""
 
     apply: bool = parameter(True, "correct them, where there is a measured correction")
-    tolerance: float = parameter(0.02, "the table follows the spline to this; finer tables are slower", unit="electron", above=0.0)
+    tolerance: float = parameter(0.02, "the table follows the spline to this; finer ones are slower", unit="electron", above=0.0)
 
 
 def linearity_tables(product: Linearity | None, detector: Detector, config: LinearityConfig) -> list[tuple[np.ndarray, float]]:
@@ -42,8 +42,8 @@ def linearity_tables(product: Linearity | None, detector: Detector, config: Line
         number = product.amplifiers.index(amplifier.name)
         level, correction = (np.asarray(values[number], float) for values in (product.level, product.correction))
         if not (np.isfinite(level).all() and np.isfinite(correction).all() and (np.diff(level) > 0).all() and level[-1] > 0):
-            raise BadData(f"detector {detector.name}: the linearity of amplifier {amplifier.name} is not finite, or its levels do not "
-                          "ascend from 0; build it again or set detrend.linearity.apply: false")
+            raise BadData(f"detector {detector.name}: the linearity of amplifier {amplifier.name} is not finite, or its levels do "
+                          "not ascend from 0; build it again or set detrend.linearity.apply: false")
         tables.append(_table(level, correction, config.tolerance))
     return tables
 

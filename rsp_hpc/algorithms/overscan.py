@@ -22,8 +22,8 @@ class OverscanConfig(Config):
     """How the level of an amplifier is found (part of the section `detrend`)."""
 
     overscan: Literal["none", "row", "median", "spline", "mean"] = parameter(
-        "row", "level of each row: clipped mean or median of its overscan (prescan where there is none), a smooth curve through the "
-               "rows, one level per amplifier, or none; row: the camera's constant offset where an amplifier has neither")
+        "row", "level of each row: clipped mean or median of its overscan (prescan where there is none), a smooth curve through "
+               "the rows, one level per amplifier, or none; row: the camera's constant offset where an amplifier has neither")
     overscan_skip: int = parameter(2, "first overscan columns left out: charge that was left behind", unit="pixel", low=0)
     overscan_samples: int = parameter(
         64, "rows are averaged until a level rests on so many overscan pixels: its noise is in every pixel of the row", low=1)
@@ -51,14 +51,14 @@ def check_overscan(segment: np.ndarray, amplifier: Amplifier, config: OverscanCo
     if region is None or config.overscan == "none":
         return
     if skip >= region[2]:
-        raise BadData(f"{name}: its overscan is {region[2]} columns wide and the first {skip} are left out; mend its width in the camera or "
-                      "lower detrend.overscan_skip")
+        raise BadData(f"{name}: its overscan is {region[2]} columns wide and the first {skip} are left out; mend its width in the "
+                      "camera or lower detrend.overscan_skip")
     with np.errstate(invalid="ignore"):
         strip = _strip(segment, amplifier, config)
         columns = np.median(strip[::8].astype(np.float32), axis=0)
         if not columns.any() and strip.max() == 0:
-            raise BadData(f"{name}: its overscan holds nothing but zeros; the file was trimmed: describe it so in the camera, without "
-                          "overscan")
+            raise BadData(f"{name}: its overscan holds nothing but zeros; the file was trimmed: describe it so in the camera, "
+                          "without overscan")
         data = amplifier.data
         light = float(np.median(segment[data[1]:data[1] + data[3]:16, data[0]:data[0] + data[2]:16])) - float(np.min(columns))
         if light > 20.0 * max(amplifier.read_noise / amplifier.gain, 1.0):
@@ -175,7 +175,7 @@ def _clipped(strip: np.ndarray, amplifier: Amplifier, config: OverscanConfig) ->
 
 
 def _column_profile(segment: np.ndarray, amplifier: Amplifier, config: OverscanConfig, with_rows: bool) -> np.ndarray:
-    """Level of each column from the parallel overscan, (nx,) float32 ADU; with median zero where the rows have levels of their own.
+    """Level of each column from the parallel overscan, (nx,) float32 ADU; with median zero where the rows have their own.
 
     Columns that stand out (a saturated one trails into them) take the median of their neighbours.
     """

@@ -247,8 +247,8 @@ def crosstalk_of(camera: Camera, detector: Detector, headers: Sequence[Cards], f
             key = rule.key.format(source=source + 1, target=target + 1, source_name=of.name, target_name=to.name)
             value = cards.get(key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 0.1:
-                raise BadData(f"{file_name}: coefficient of crosstalk {key} is {value!r:.40}; mend the header or take crosstalk.key out of "
-                              "the camera")
+                raise BadData(f"{file_name}: coefficient of crosstalk {key} is {value!r:.40}; mend the header or take "
+                              "crosstalk.key out of the camera")
             coefficient[target, source] = value * (to.gain / of.gain if rule.unit == "ADU" else 1.0)
     names = tuple(amplifier.name for amplifier in detector.amplifiers)
     return Crosstalk(names, names, coefficient, np.full((n, n), np.nan), np.zeros((n, n)), np.zeros((n, n), np.int64))

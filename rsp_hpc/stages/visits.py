@@ -104,7 +104,8 @@ def _with_neighbours(run: Run, raw: RawDetector, calibration: Calibration) -> Ra
     """With the frames of the detectors that speak into this one; one that is missing is named when it is needed."""
     if calibration.crosstalk is None or not run.config.visits.detrend.crosstalk.apply:
         return raw
-    files = {name: run.survey.files(raw.exposure.visit, name) for name in foreign_detectors(calibration.crosstalk, raw.detector.name)}
+    names = foreign_detectors(calibration.crosstalk, raw.detector.name)
+    files = {name: run.survey.files(raw.exposure.visit, name) for name in names}
     return replace(raw, others={name: read_raw_detector(found, run.camera, name) for name, found in files.items() if found})
 
 

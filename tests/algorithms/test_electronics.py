@@ -115,7 +115,8 @@ def test_ghosts_come_from_the_pixel_read_at_the_same_moment():
 
 def test_saturated_sources_flag_their_ghosts_and_other_detectors_speak_too():
     detector = sixteen()
-    limited = detector.model_copy(update={"amplifiers": tuple(a.model_copy(update={"saturation": 5e4}) for a in detector.amplifiers)})
+    limited = tuple(amplifier.model_copy(update={"saturation": 5e4}) for amplifier in detector.amplifiers)
+    limited = detector.model_copy(update={"amplifiers": limited})
     charges, far = scene(1e4), scene(4e4, seed=5)
     charges[4][3, 3] = 9e4
     names = tuple(f"A{i}" for i in range(16))
@@ -141,7 +142,8 @@ def test_charges_become_proportional_to_light(method):
     """The inverse of the correction forward, by bisection; residual below 10 % of the effect and a hundredth of the read noise."""
     detector = sixteen()
     names, level = tuple(f"A{i}" for i in range(16)), np.linspace(0.0, 1.5e5, 12)
-    bend = np.stack([(200.0 + 20 * i) * (level / 1e5)**2 * (1.0 if method == "polynomial" else np.cos(level / 3e4)) for i in range(16)])
+    shape = (level / 1e5)**2 * (1.0 if method == "polynomial" else np.cos(level / 3e4))
+    bend = np.stack([(200.0 + 20 * i) * shape for i in range(16)])
     product = Linearity(names, np.tile(level, (16, 1)), bend, bend * 0, method)
 
     def bent(i, charge):
@@ -168,17 +170,19 @@ def test_deferred_charge_goes_back():
     names = tuple(f"A{i}" for i in range(n))
     product = ChargeTransfer(names, np.full(n, 1e-5), np.zeros(n), np.full(n, 3e-4), np.full(n, 2.0), np.full(n, 8.0),
                              np.full(n, 3000.0), np.full(n, 1.5))
-    model = [Electronics(prescan=6, inefficiency=1e-5, offset_scale=3e-4, offset_fade=np.exp(-0.5), trap_size=8.0, trap_level=3000.0,
-                         trap_keep=np.exp(-1 / 1.5))] * n
+    model = [Electronics(prescan=6, inefficiency=1e-5, offset_scale=3e-4, offset_fade=np.exp(-0.5), trap_size=8.0,
+                         trap_level=3000.0, trap_keep=np.exp(-1 / 1.5))] * n
     for peak in LEVELS:
         charges = scene(peak)
-        raw, truth, config = read_out(charges, detector, transfer=model), assembled(charges, detector), DetrendConfig(overscan_skip=0)
+        raw, truth = read_out(charges, detector, transfer=model), assembled(charges, detector)
+        config = DetrendConfig(overscan_skip=0)
         effect = np.abs(detrend(raw, Calibration(), config).image - truth).max()
         residual = np.abs(detrend(raw, Calibration(charge_transfer=product), config).image - truth).max()
         print(f"charge transfer {peak:.0f} electron: effect {effect:.3g}, left {residual:.2g} electron")
         assert residual < 0.1 * effect and residual < 0.5
     off = DetrendConfig(overscan_skip=0, charge_transfer={"apply": False})
-    np.testing.assert_array_equal(detrend(raw, Calibration(charge_transfer=product), off).image, detrend(raw, Calibration(), config).image)
+    left = detrend(raw, Calibration(charge_transfer=product), off)
+    np.testing.assert_array_equal(left.image, detrend(raw, Calibration(), config).image)
 
 
 def ptc_of(gain, read_noise=NOISE, full_well=np.nan, names=("A0", "A1", "A2", "A3")) -> PhotonTransfer:
@@ -255,9 +259,11 @@ def _with(array: np.ndarray, at, value: float) -> np.ndarray:
     (lambda p: {"crosstalk": replace(p.crosstalk, coefficient=p.crosstalk.coefficient[:3])}, r"is \(3, 4\), not \(4, 4\)"),
     (lambda p: {"crosstalk": replace(p.crosstalk, coefficient=p.crosstalk.coefficient * 1e4)}, "no crosstalk"),
     (lambda p: {"linearity": replace(p.linearity, amplifiers=("C0", "C1", "C2", "C3"))}, "linearity has no amplifier A0"),
-    (lambda p: {"linearity": replace(p.linearity, correction=_with(p.linearity.correction, (2, 2), np.nan))}, "amplifier A2 is not finite"),
+    (lambda p: {"linearity": replace(p.linearity, correction=_with(p.linearity.correction, (2, 2), np.nan))},
+     "amplifier A2 is not finite"),
     (lambda p: {"linearity": replace(p.linearity, level=p.linearity.level[:, ::-1])}, "do not ascend"),
-    (lambda p: {"charge_transfer": replace(p.charge_transfer, amplifiers=("C0", "C1", "C2", "C3"))}, "charge transfer has no amplifier A0"),
+    (lambda p: {"charge_transfer": replace(p.charge_transfer, amplifiers=("C0", "C1", "C2", "C3"))},
+     "charge transfer has no amplifier A0"),
     (lambda p: {"charge_transfer": replace(p.charge_transfer, inefficiency=np.full(4, np.nan))}, "inefficiency of its .* is nan"),
     (lambda p: {"charge_transfer": replace(p.charge_transfer, trap_level=np.full(4, 3.0))}, "filled by only 3"),
     (lambda p: {"ptc": ptc_of((1.0, np.nan, 1.0, 1.0))}, "gain of amplifier A1 is nan in the photon transfer"),
@@ -282,7 +288,8 @@ def _changed(raw: RawDetector, **values) -> RawDetector:
     (lambda raw: _changed(raw, parallel_overscan=None), {"parallel_overscan": "spline"}, "A0 has no parallel overscan"),
     (lambda raw: _changed(raw, serial_overscan=(130, 0, 2, 100)), {}, "overscan is 2 columns wide and the first 2 are left out"),
     (lambda raw: _changed(raw, serial_overscan=(120, 0, 40, 100)), {}, "2 of the 38 columns of its overscan hold light"),
-    (lambda raw: replace(raw, segments=tuple(_with(s, (slice(None), slice(130, None)), 0) for s in raw.segments)), {}, "nothing but zeros"),
+    (lambda raw: replace(raw, segments=tuple(_with(s, (slice(None), slice(130, None)), 0) for s in raw.segments)), {},
+     "nothing but zeros"),
     (lambda raw: _changed(raw, saturation=1001.0), {}, "below saturation|not above its overscan"),
 ))
 def test_overscan_that_is_not_there_is_refused(change, config, message):

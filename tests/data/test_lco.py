@@ -75,7 +75,7 @@ def quadrants(raw: RawDetector, config: DetrendConfig) -> tuple[np.ndarray, np.n
     image, box = assemble(raw, config), raw.detector.box
     parts = [(amplifier.assembled_box.slices(box), slice(None, None, -1 if amplifier.flip_y else 1),
               slice(None, None, -1 if amplifier.flip_x else 1)) for amplifier in raw.detector.amplifiers]
-    return (np.stack([image.image[at][y, x] for at, y, x in parts]).astype(float), np.stack([image.mask[at][y, x] for at, y, x in parts]))
+    return tuple(np.stack([plane[at][y, x] for at, y, x in parts]) for plane in (image.image.astype(float), image.mask))
 
 
 def ghost_sums(planes: tuple[np.ndarray, np.ndarray], source: np.ndarray, clipped: np.ndarray) -> np.ndarray:
@@ -103,8 +103,8 @@ def ghost_sums(planes: tuple[np.ndarray, np.ndarray], source: np.ndarray, clippe
 def test_crosstalk_with_the_coefficients_of_the_header(rsp_data, figure):
     """The ghosts of the brightest stars in the quadrants that the header couples, in read-out order, before and after.
 
-    The header counts in ADU, CRSTLK12 is the ghost of quadrant 1 in quadrant 2. Where the converter clips a star at 65535 ADU, whose
-    charge goes on (the ghost is twice as large as what can be read would leave), no coefficient helps: such ghosts become smaller
+    The header counts in ADU, CRSTLK12 is the ghost of quadrant 1 in quadrant 2. Where the converter clips a star at 65535 ADU,
+    whose charge goes on (the ghost is twice as large as what can be read would leave), no coefficient helps: such ghosts become smaller
     and are flagged CROSSTALK.
     """
     camera = load_camera(load_yaml("configs/cameras/lco-sinistro.yaml"))

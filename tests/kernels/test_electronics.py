@@ -36,8 +36,8 @@ def readings_of(dtype=np.uint16, electronics=EVERYTHING, seed=3) -> list[Reading
         segment[bright] = rng.integers(3000, 65000, int(bright.sum()))
         if dtype == np.float32:
             segment[rng.random(segment.shape) < 0.01] = np.nan
-        geometry = AmplifierGeometry((5, 2, NX, NY), (NX * (i % 3), NY * (i // 3)), bool(i % 2), i in (0, 3, 4), 1.2 + 0.1 * i, 30.0,
-                                     60000.0, 55000.0)
+        geometry = AmplifierGeometry((5, 2, NX, NY), (NX * (i % 3), NY * (i // 3)), bool(i % 2), i in (0, 3, 4), 1.2 + 0.1 * i,
+                                     30.0, 60000.0, 55000.0)
         levels = rng.normal(1000, 2, NY).astype(np.float32), rng.normal(0, 1, NX).astype(np.float32) if i % 2 else None
         readings.append(Reading(segment, geometry, levels, electronics._replace(reverse_x=i in (1, 2, 5), reverse_y=i in (2, 3))))
     return readings
@@ -46,8 +46,8 @@ def readings_of(dtype=np.uint16, electronics=EVERYTHING, seed=3) -> list[Reading
 def mixing_of(n: int, m: int, quadratic=1e-9) -> Mixing:
     rng = np.random.default_rng(9)
     away = np.eye(n, m) == 0
-    return Mixing((rng.normal(0, 1e-3, (n, m)) * away).astype(np.float32), (rng.normal(0, quadratic, (n, m)) * away).astype(np.float32),
-                  1e9, 512)
+    linear, square = (rng.normal(0, size, (n, m)) * away for size in (1e-3, quadratic))
+    return Mixing(linear.astype(np.float32), square.astype(np.float32), 1e9, 512)
 
 
 def out_planes():
@@ -96,8 +96,8 @@ def test_dither_is_uniform_and_its_own_for_each_key():
     levels, values = (np.zeros(200, np.float32), None), []
     for key in (1, 2):
         out = tuple(np.zeros((200, 300), dtype) for dtype in (np.float32, np.float32, np.uint32))
-        reading = Reading(np.full((200, 300), 7, np.uint16), AmplifierGeometry((0, 0, 300, 200), (0, 0), False, False, 1.0, 1.0, 9e9),
-                          levels, Electronics(dither=key))
+        geometry = AmplifierGeometry((0, 0, 300, 200), (0, 0), False, False, 1.0, 1.0, 9e9)
+        reading = Reading(np.full((200, 300), 7, np.uint16), geometry, levels, Electronics(dither=key))
         detrend_detector([reading], None, Planes(), OPTIONS, out)
         values.append(out[0].ravel() - 7.0)
     for value in values:
@@ -111,7 +111,8 @@ def test_dither_is_uniform_and_its_own_for_each_key():
 def test_deferred_charge_is_given_back():
     """Forward by the model, backward by the kernel: what is left is far below the read noise at every level."""
     rng = np.random.default_rng(1)
-    e = Electronics(prescan=3, inefficiency=3e-5, offset_scale=1e-3, offset_fade=0.9, trap_size=30.0, trap_level=2000.0, trap_keep=0.5)
+    e = Electronics(prescan=3, inefficiency=3e-5, offset_scale=1e-3, offset_fade=0.9, trap_size=30.0, trap_level=2000.0,
+                    trap_keep=0.5)
     charge = 10.0**rng.uniform(1.0, 5.0, (16, 500)) * (rng.random((16, 500)) < 0.5)
     read = reference.deferred(charge, e).astype(np.float32)
     out = tuple(np.zeros((16, 500), dtype) for dtype in (np.float32, np.float32, np.uint32))
