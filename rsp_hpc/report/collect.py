@@ -31,7 +31,12 @@ __all__ = ["collect", "join_objects", "read_truth", "stage_states", "timings_of"
 
 SUMMARY = {"sky": ("sky_electron", 1.0), "sky_noise": ("sky_noise_electron", 1.0), "depth": ("depth_5sigma_mag", 1.0),
            "astrometric_rms_east": ("astrometric_rms_east_arcsec", 1000.0),
-           "astrometric_rms_north": ("astrometric_rms_north_arcsec", 1000.0), "n_sources": ("n_sources", 1.0)}
+           "astrometric_rms_north": ("astrometric_rms_north_arcsec", 1000.0), "n_sources": ("n_sources", 1.0),
+           "focal_x": ("focal_x_mm", 1.0), "focal_y": ("focal_y_mm", 1.0), "focal_width": ("focal_width_mm", 1.0),
+           "focal_height": ("focal_height_mm", 1.0), "rotation": ("rotation_deg", 1.0), "psf_e1": ("psf_e1", 1.0),
+           "psf_e2": ("psf_e2", 1.0), "sky_residual": ("sky_residual_electron", 1.0), "photometric": ("photometric", 1.0),
+           "zero_point_spread": ("zero_point_spread_mag", 1.0), "cloud_rms": ("cloud_rms_mag", 1.0),
+           "extinction": ("extinction_mag", 1.0), "effective_time": ("effective_time_s", 1.0)}
 """Value of a VisitRow -> key in the summary of the visit's detector, and its factor."""
 
 LIBRARIES = ("numpy", "scipy", "astropy", "h5py", "fitsio", "blosc2", "cffi", "mpi4py", "pydantic", "matplotlib",
@@ -95,6 +100,7 @@ def visit_row(visit: VisitDetector, zero_points: dict[int, float], with_psf: boo
     x, y = box.x0 + 0.5 * (box.nx - 1), box.y0 + 0.5 * (box.ny - 1)
     values = {name: factor * float(visit.summary[key]) for name, (key, factor) in SUMMARY.items()
               if key in visit.summary}
+    values["astrometric_rms"] = float(np.hypot(*(values.get(f"astrometric_rms_{name}", np.nan) for name in ("east", "north")))) / 2**0.5
     corners = None
     if visit.wcs is not None and box.area:
         corners = np.stack(visit.wcs.pixel_to_sky(*box.corners().T), axis=-1)

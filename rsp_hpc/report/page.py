@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import __version__
 from ..io.atomic import write_text
-from . import plot_objects, plot_run, plot_sky, plot_visits
+from . import plot_focal, plot_objects, plot_run, plot_sky, plot_visits
 from .config import ReportConfig
 from .figure import data_uri
 from .inputs import Inputs
@@ -151,6 +151,9 @@ def figures_of(inputs: Inputs, comparison: Comparison | None, config: ReportConf
             plot_sky.footprint_figure(inputs.visits, inputs.patches))
         add("visits", "Visits", "Points: median over the detectors; bars: least and greatest.",
             plot_visits.visit_figure(inputs.visits))
+        for number in plot_focal.shown_visits(inputs.visits):
+            add("visits", f"Focal plane of visit {number}", "Each detector by its summary; hatched: not known.",
+                plot_focal.focal_plane_figure([row for row in inputs.visits if row.visit == number]))
         if any(row.psf is not None for row in inputs.visits):
             add("visits", "PSF over the focal plane",
                 "All visits together. Lines: direction and size of the ellipticity.",
