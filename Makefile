@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export RSP_DATA ?= $(abspath ../shared/data)
 
-.PHONY: help setup build demo test test-c test-python test-kill match-trials pulls bench bench-peers clean
+.PHONY: help setup build demo test test-c test-python test-kill match-trials pulls bench bench-peers compare-piff clean
 
 help:             ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 16
@@ -66,6 +66,10 @@ bench: $(VENV)/.built   ## ours / bound / peer, interleaved in one run, pinned t
 bench-peers: $(VENV)/.tests  ## installs the peers that the benchmarks know (needs root for apt)
 	apt-get install -y -q source-extractor swarp
 	$(BIN)/pip install -q --disable-pip-version-check numba astroscrappy sep
+
+compare-piff: $(VENV)/.tests  ## our PSF fit against Piff on the same stamps: time, prediction, truth (installs Piff)
+	$(BIN)/pip install -q --disable-pip-version-check piff
+	taskset -c 1 $(BIN)/python benchmarks/compare_piff.py 12 3
 
 clean:            ## what was built and what the demo wrote
 	rm -rf build demo $(VENV)/.built rsp_hpc/kernels/_rsp.c rsp_hpc/kernels/*.so rsp_hpc/kernels/*.o csrc/*.o

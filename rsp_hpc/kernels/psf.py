@@ -32,7 +32,7 @@ def draw(grid: np.ndarray, terms: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return out
 
 
-def solve(stars: dict, prior: tuple[np.ndarray, np.ndarray], start: np.ndarray, tolerance: float = 1e-5,
+def solve(stars: dict, prior: tuple[np.ndarray, np.ndarray], start: np.ndarray, tolerance: float = 1e-4,
           most: int = 30) -> tuple[np.ndarray, np.ndarray, int]:
     """The grid that fits the stars, the covariance of each pixel's coefficients, and the steps taken.
 

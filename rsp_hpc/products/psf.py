@@ -128,7 +128,9 @@ class PolynomialPsf(Psf):
     n_stars : int, stars that the fit used
     chi2 : float, reduced chi2 of the reserved stars (of the fitted ones if none was reserved)
     n_reserved : int, stars held back
-    covariance : (n_terms, n_terms, size, size) float32 of each pixel's coefficients, or None; pixels are as good as independent
+    covariance : (n_terms, n_terms, size, size) float32 of each pixel's coefficients, or None; pixels are as good as independent,
+        but for the level of the sky under the stars, which is not in it
+    mean_color : float, magnitude: the stars' mean; if finite, the last term is the colour less this. NaN: no colour term
     """
 
     coefficients: np.ndarray
@@ -138,19 +140,28 @@ class PolynomialPsf(Psf):
     chi2: float = float("nan")
     n_reserved: int = 0
     covariance: np.ndarray | None = None
+    mean_color: float = float("nan")
 
     @property
     def size(self) -> int:
         return self.coefficients.shape[-1]
 
-    def stamps(self, x, y) -> np.ndarray:
+    def terms(self, x, y, color=None) -> np.ndarray:
+        """(n, n_terms) float64: what the coefficients are multiplied with at n positions."""
         terms = polynomial_terms(np.atleast_1d(x), np.atleast_1d(y), self.box, self.order)
-        flat = terms @ self.coefficients.reshape(len(self.coefficients), -1)
+        if not np.isfinite(self.mean_color):
+            return terms
+        beyond = np.zeros(len(terms)) if color is None else np.nan_to_num(np.broadcast_to(color, len(terms)) - self.mean_color)
+        return np.concatenate([terms, beyond[:, None]], axis=1)
+
+    def stamps(self, x, y, color=None) -> np.ndarray:
+        """As of every PSF; `color` (n,) of the sources, magnitude: the stars' mean where it is missing."""
+        flat = self.terms(x, y, color) @ self.coefficients.reshape(len(self.coefficients), -1)
         return flat.reshape(-1, self.size, self.size).astype(np.float32)
 
-    def errors(self, x, y) -> np.ndarray:
+    def errors(self, x, y, color=None) -> np.ndarray:
         """(n, size, size) float32: one-sigma errors of `stamps`; NaN where the PSF was not fitted."""
-        terms = polynomial_terms(np.atleast_1d(x), np.atleast_1d(y), self.box, self.order)
+        terms = self.terms(x, y, color)
         if self.covariance is None:
             return np.full((len(terms), self.size, self.size), np.nan, np.float32)
         flat = self.covariance.reshape(*self.covariance.shape[:2], -1)

@@ -5,7 +5,7 @@ import pytest
 
 from rsp_hpc.algorithms.measure import MeasureConfig, measure_forced
 from rsp_hpc.algorithms.psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
-from rsp_hpc.algorithms.psf.fit import gauge
+from rsp_hpc.algorithms.psf.fit import gauge, pedestal
 from rsp_hpc.algorithms.psf.guess import moffat
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.catalogue import Catalogue, Column
@@ -238,3 +238,22 @@ def test_gauge_and_moffat():
     centred = gauge(np.stack([2.0 * moved, 0.1 * moved]))
     np.testing.assert_allclose(centred.sum(axis=(1, 2)), [1.0, 0.0], atol=1e-12)
     np.testing.assert_allclose(centred[0], stamp, atol=5e-3 * stamp.max())  # to the square of the shift
+
+
+def test_pedestal_is_told_from_wings():
+    u = np.arange(33) - 16
+    wings = 0.05 * (1.0 + np.hypot(u[:, None], u) ** 2 / 4.0) ** -1.65  # r^-3.3 far out
+    assert pedestal(wings + 1e-4) - pedestal(wings) == pytest.approx(1e-4, rel=1e-9)
+    assert abs(pedestal(wings)) < 5e-5
+
+
+def test_the_sky_under_the_stars_is_no_part_of_the_psf(field):
+    """Each star on a level of its own, as among unseen neighbours."""
+    image, x, y, flux = field
+    uneven = image.copy()
+    for cx, cy, level in zip(x, y, np.random.default_rng(2).exponential(30.0, len(x))):
+        ix, iy = int(cx), int(cy)
+        uneven.image[max(iy - 30, 0):iy + 31, max(ix - 30, 0):ix + 31] += level
+    flat, psf = (fit_psf(one, x[:100], y[:100], flux[:100], CONFIG) for one in (image, uneven))
+    assert psf.fwhm(500, 500)[0] == pytest.approx(flat.fwhm(500, 500)[0], rel=0.01)
+    assert np.abs(psf.stamps(500, 500) - flat.stamps(500, 500)).max() < 0.02 * flat.stamps(500, 500).max()

@@ -11,6 +11,7 @@ from rsp_hpc.io.fits import read_table
 from rsp_hpc.io.objects import read_objects
 from rsp_hpc.io.visit import read_visit_detector
 from rsp_hpc.products.photocal import magnitude_of
+from rsp_hpc.products.psf import stamp_moments
 from rsp_hpc.report.robust import match_sky, offsets, width
 
 pytestmark = pytest.mark.data
@@ -48,6 +49,48 @@ def test_positions_and_zero_points(store, stars, figure, band, epoch):
     figure(f"{name}_zero_point_scatter", clipped_rms(difference - np.median(difference)), "mag",
            high=0.03 if band in "gri" else 0.06)
     figure(f"{name}_zero_point_error", abs(float(np.median(difference))), "mag", high=0.03 if band == "u" else 0.01)
+
+
+@pytest.mark.parametrize("band", "gri")
+@pytest.mark.parametrize("epoch", (0, 1))
+def test_bright_magnitudes(store, stars, figure, band, epoch):
+    """Aperture-corrected PSF magnitudes of bright stars against the catalogue, whose own errors are up to 0.02 mag."""
+    sources = read_visit_detector(store.visit(EPOCHS[band][epoch]), "4").sources
+    good = ~sources["psfFlux_flag"] & ~sources["centroid_flag"] & ~sources["pixelFlags_saturated"]
+    sources = sources.rows(good & (sources["psfFlux"] > 50.0 * sources["psfFluxErr"]))
+    i, j, _ = match_sky(sources["ra"], sources["dec"], stars["ra"], stars["dec"], 1.0)
+    known = stars[f"{band}_err"][j] < 0.02
+    difference = magnitude_of(sources["psfFlux"][i[known]]) - stars[band][j[known]]
+    name = f"sdss_{band}_{EPOCHS[band][epoch] // 10**6}_bright_magnitudes"
+    figure(name, clipped_rms(difference - np.median(difference)), "mag", high=0.02)
+
+
+@pytest.mark.parametrize("band", EPOCHS)
+@pytest.mark.parametrize("epoch", (0, 1))
+def test_psf_against_psfield(rsp_data, store, figure, band, epoch):
+    """The size of our PSF against the eigenimages of SDSS's own, fitted to several frames, over the frame."""
+    visit = EPOCHS[band][epoch]
+    psf = read_visit_detector(store.visit(visit), "4", sources=False).psf
+    run = visit // 10**6
+    path = next((rsp_data / "sdss-stripe82" / str(run)).glob(f"psField-{run:06d}-4-*.fit"))
+    x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(150, 1900, 5), np.linspace(100, 1390, 5)))
+    theirs = stamp_moments(psfield_stamps(path, "ugriz".index(band) + 1, x, y))
+    size = np.sqrt(psf.moments(x, y)[:, :2].sum(axis=1) / theirs[:, :2].sum(axis=1)) - 1.0
+    figure(f"sdss_{band}_{run}_psf_size_difference", abs(float(size.mean())), high=0.03 if band == "u" else 0.02)  # u: 20 stars
+    figure(f"sdss_{band}_{run}_psf_size_scatter", float(size.std()), high=0.04)
+
+
+def psfield_stamps(path, hdu: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, 51, 51): SDSS's PSF at pixels: eigenimages times polynomials of row and column (Lupton et al. 2001)."""
+    fits = pytest.importorskip("astropy.io.fits")
+    total = np.zeros((len(x), 51, 51))
+    with fits.open(path) as file:
+        for row in file[hdu].data:
+            powers = row["C"].reshape(5, 5)
+            weight = sum(powers[i, j] * (1e-3 * y) ** i * (1e-3 * x) ** j
+                         for i in range(row["nrow_b"]) for j in range(row["ncol_b"]))
+            total += weight[:, None, None] * np.asarray(row["RROWS"], float).reshape(51, 51)
+    return total / total.sum(axis=(1, 2))[:, None, None]
 
 
 def clipped_rms(values: np.ndarray) -> float:

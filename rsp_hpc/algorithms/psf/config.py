@@ -27,4 +27,6 @@ class PsfConfig(Config):
     iterations: int = parameter(4, "times that grid and stars are refitted in turn", low=2, high=15)
     max_chi2: float = parameter(4.0, "a star this far beyond the others' chi2 is an outlier", unit="sigma", above=0.0)
     reserve: float = parameter(0.2, "fraction of stars held back to test the fit", low=0.0, high=0.5)
+    max_ellipticity: float = parameter(0.6, "distortion (a^2 - b^2) / (a^2 + b^2) of a PSF beyond which an exposure is refused",
+                                       above=0.0, high=1.0)
     aperture: float = parameter(4.0, "radius of the calibration aperture", unit="FWHM", above=0.5)

@@ -20,25 +20,29 @@ from ...products.box import Box
 from ...products.image import MaskedImage
 from ...products.psf import PolynomialPsf, polynomial_terms, shift_matrix, stamp_moments, weighted_moments
 from .config import BAD_PLANES, FWHM_OF_SIGMA, PsfConfig
-from .guess import grid_size, guess_psf
+from .guess import grid_size, guess_psf, refuse_trails
 from .peaks import adaptive_moments
 from .stamps import StarStamps
 
-__all__ = ["elliptical_profile", "fit_psf", "gauge", "reserve"]
+__all__ = ["elliptical_profile", "fit_psf", "gauge", "pedestal", "reserve"]
 
 logger = logging.getLogger(__name__)
 
 STARS_PER_ORDER = (1, 10, 25, 60)
 """Stars needed for a polynomial of order 0, 1, 2, 3."""
 N_TERMS = (1, 3, 6, 10)
-REFITS, SETTLE = 2, 2
+REFITS, SETTLE = 2, 1
 """Newton steps on a star per solution of the grid; solutions after the order was changed."""
 FLOOR, WIDTHS = 0.006, (0.003, 0.5)
 """Of the peak: the prior's width in the wings is that in the core times this. Limits of the widths."""
 ZONES = (0.01, 0.1)
 """Levels relative to the peak between which the prior has one width: wings, flanks, core."""
-N_MODES, SHAPES, SHAPE_SCATTER = 3, 2, 0.003
-"""Size and the two shapes; solutions before which they are fitted; their scatter from star to star beyond the noise."""
+N_MODES, SHAPES = 3, 2
+"""Size and the two shapes; solutions before which they are fitted: the first, and those after the stars changed."""
+SHAPE_SCATTER, SHAPE_RANGE = 0.005, 0.05
+"""Of the modes, from star to star beyond the noise; of their polynomials' coefficients, a prior against running away."""
+SHAPE_ROUNDS, SHAPE_REACH, ODD = 4, 3.0, 6.0
+"""Rounds of the robust fit; sigma beyond which a star counts less; sigma beyond which it is no star."""
 MAX_CHANGE = np.log(2.5)
 """Of the moments over the detector; beyond it the fit has run away."""
 
@@ -51,7 +55,7 @@ class Solution(NamedTuple):
     order: int
 
 
-def fit_psf(image: MaskedImage, x, y, flux, config: PsfConfig) -> PolynomialPsf:
+def fit_psf(image: MaskedImage, x, y, flux, config: PsfConfig, color=None) -> PolynomialPsf:
     """Fit the PSF to stars.
 
     Parameters
@@ -59,6 +63,7 @@ def fit_psf(image: MaskedImage, x, y, flux, config: PsfConfig) -> PolynomialPsf:
     image : MaskedImage, sky subtracted
     x, y : (n,) positions of the stars, pixel; refined here
     flux : (n,) their fluxes, image unit; refined here
+    color : (n,) their colours, magnitude (NaN: taken as the mean), for a PSF that depends on it; None: it does not
 
     Returns
     -------
@@ -67,26 +72,37 @@ def fit_psf(image: MaskedImage, x, y, flux, config: PsfConfig) -> PolynomialPsf:
     Raises
     ------
     BadData
-        The image has no pixel with data.
+        The image has no pixel with data, or its stars are trails.
     """
     x, y, flux = (np.atleast_1d(np.asarray(values, float)) for values in (x, y, flux))
-    stars = StarStamps.cut(image, x, y, flux, config.size or 25, BAD_PLANES)
-    if len(stars) and not config.size:
-        stars = StarStamps.cut(image, x, y, flux, grid_size(_width(stars)), BAD_PLANES)
+    stars = StarStamps.cut(image, x, y, flux, config.size or _size(image, x, y, flux), BAD_PLANES)
     guess = guess_psf(image, config) if len(stars) < 3 else None
     if len(stars) == 0:
         logger.warning("no usable star: the PSF is a guess")
         return guess
     reserved = reserve(stars.x, stars.y, config.reserve) if len(stars) >= 10 else np.zeros(len(stars), bool)
     start = stars.median_stack() if guess is None else _resized(guess.coefficients[0], stars.size)
-    fit = Fit(stars, reserved, image.box, config, start)
+    beyond, mean_color = _centred(color, stars)
+    fit = Fit(stars, (reserved, beyond), image.box, config, start)
     solution = fit.best()
     if solution is None:
         logger.warning("the fit of %d stars is not sound: the PSF is a guess", len(stars))
         return guess or guess_psf(image, config)
+    xx, yy, xy = weighted_moments(solution.grid[0], tolerance=1e-3)
+    if len(stars) >= 5:
+        refuse_trails(np.tile([(xx - yy) / (xx + yy), 2.0 * xy / (xx + yy)], (len(stars), 1)), config)
     chi2 = fit.judge(solution)
     return PolynomialPsf(solution.grid, solution.order, image.box, int(fit.alive.sum()), chi2,
-                         int(reserved.sum()), (max(1.0, chi2) * solution.covariance).astype(np.float32))
+                         int(reserved.sum()), (max(1.0, chi2) * solution.covariance).astype(np.float32), mean_color)
+
+
+def _centred(color, stars: StarStamps) -> tuple[np.ndarray | None, float]:
+    """The stars' colours less their mean, 0 where unknown; None and NaN without colours."""
+    own = np.full(1, np.nan) if color is None else np.asarray(color, float)[stars.given]
+    if not np.isfinite(own).any():
+        return None, float("nan")
+    mean = float(np.nanmean(own))
+    return np.nan_to_num(own - mean), mean
 
 
 def reserve(x: np.ndarray, y: np.ndarray, fraction: float) -> np.ndarray:
@@ -97,13 +113,14 @@ def reserve(x: np.ndarray, y: np.ndarray, fraction: float) -> np.ndarray:
     return (hashed >> np.uint64(40)).astype(float) < fraction * 2.0**24
 
 
-def _width(stars: StarStamps) -> float:
-    """Median FWHM of the brighter stars, pixel."""
-    bright = np.argsort(-stars.flux, kind="stable")[:25]
-    moments = adaptive_moments(np.where(stars.good, stars.data - stars.sky[:, None, None], 0.0)[bright])
+def _size(image: MaskedImage, x: np.ndarray, y: np.ndarray, flux: np.ndarray) -> int:
+    """The side of a grid for the brighter stars' median width."""
+    bright = np.argsort(-np.nan_to_num(flux), kind="stable")[:15]
+    stars = StarStamps.cut(image, x[bright], y[bright], flux[bright], 25, BAD_PLANES)
+    moments = adaptive_moments(np.where(stars.good, stars.data - stars.sky[:, None, None], 0.0), iterations=10)
     trace = moments[:, 0] + moments[:, 1]
     trace = trace[np.isfinite(trace)]
-    return FWHM_OF_SIGMA * float(np.sqrt(0.5 * np.median(trace))) if len(trace) else 4.0
+    return grid_size(FWHM_OF_SIGMA * float(np.sqrt(0.5 * np.median(trace))) if len(trace) else 4.0)
 
 
 def _resized(stamp: np.ndarray, size: int) -> np.ndarray:
@@ -117,12 +134,17 @@ def _resized(stamp: np.ndarray, size: int) -> np.ndarray:
 class Fit:
     """The alternation of grid and stars; `stars`, `alive` (stars that the grid is fitted to) and the prior change on the way."""
 
-    def __init__(self, stars: StarStamps, reserved: np.ndarray, box: Box, config: PsfConfig, start: np.ndarray):
-        self.stars, self.reserved, self.box, self.config = stars, reserved, box, config
-        self.alive = ~reserved
-        self.start = gauge(start[None])
+    def __init__(self, stars: StarStamps, kinds: tuple[np.ndarray, np.ndarray | None], box: Box, config: PsfConfig,
+                 start: np.ndarray):
+        """kinds: which stars are reserved, and their colours less the mean or None; start: (size, size), a first PSF."""
+        self.stars, self.box, self.config = stars, box, config
+        self.reserved, self.color = kinds
+        self.alive, self.odd = ~self.reserved, np.zeros(len(stars), bool)
+        start = start - stars.uneven * pedestal(start)
+        self.window = _window(start)
+        self.start = gauge(start[None], self.window)
         self.target = None if len(stars) >= 3 else elliptical_profile(self.start[0])
-        self.widths = np.full((N_TERMS[config.order], len(ZONES) + 1), config.prior)
+        self.widths = np.full((N_TERMS[config.order] + 1, len(ZONES) + 1), config.prior)
         flat = np.ones((len(stars), 1))
         stars.refit(self.start, flat, stars.weights(self.start, flat, config.model_error), REFITS)
 
@@ -161,45 +183,66 @@ class Fit:
         return self.stars.refit(solution.grid, terms, self.stars.weights(solution.grid, terms, model_error), REFITS)
 
     def _terms(self, order: int) -> np.ndarray:
-        return polynomial_terms(self.stars.x, self.stars.y, self.box, order)
+        terms = polynomial_terms(self.stars.x, self.stars.y, self.box, order)
+        return terms if self.color is None else np.concatenate([terms, self.color[:, None]], axis=1)
 
     def _iterate(self, order: int, times: int, clean: bool) -> Solution:
         """Solve the grid, fix its gauge, refit every star with it, leave out stars and pixels that do not fit."""
         stars, config = self.stars, self.config
-        grid = np.concatenate([self.start, np.zeros((N_TERMS[order] - 1, *self.start.shape[1:]))])
-        shapes = np.zeros((len(grid), N_MODES))
+        n_terms = N_TERMS[order] + (self.color is not None)
+        grid = np.concatenate([self.start, np.zeros((n_terms - 1, *self.start.shape[1:]))])
+        shapes, removed = np.zeros((len(grid), N_MODES)), np.zeros(len(stars), bool)
         for iteration in range(times):
             terms = self._terms(order)
             weight = stars.weights(grid, terms, config.model_error)
             mean = elliptical_profile(grid[0]) if self.target is None else self.target
             modes = shape_modes(mean)
-            if order > 0 and iteration < SHAPES:
+            if n_terms > 1 and (iteration < SHAPES or removed.any()):
                 basis = np.concatenate([grid[:1], np.tensordot(shapes[1:], modes, 1)])
-                shapes += self._shapes(weight, terms, basis, modes)
+                shapes = self._shapes((weight, terms, basis, modes), shapes)
             target = np.concatenate([mean[None], np.tensordot(shapes[1:], modes, 1)])
             solved, covariance = self._solve(weight, terms, target, grid)
-            grid = gauge(solved)
+            solved[0] -= stars.uneven * pedestal(solved[0])
+            grid = gauge(solved, self.window)
             chi2, dof = stars.refit(grid, terms, weight, REFITS)
             if clean and iteration + 1 < times:
                 if iteration > 0:
-                    self.alive &= ~_outliers(chi2 / dof, self.alive, config)
+                    before, self.alive = self.alive, self._members(chi2 / dof)
+                    removed = before != self.alive
                 stars.mask_residuals(grid, terms, config.model_error)
         return Solution(grid, covariance, order)
 
-    def _shapes(self, weight: np.ndarray, terms: np.ndarray, basis: np.ndarray, modes: np.ndarray) -> np.ndarray:
-        """(n_terms, N_MODES): polynomials of how much more of each mode the stars show than a grid has.
+    def _members(self, chi2: np.ndarray) -> np.ndarray:
+        """The stars to fit: those that are no outliers; what an earlier, worse model left out may come back."""
+        back = ~self.reserved & ~self.alive & ~_outliers(chi2, self.alive, self.config, every=True)
+        members = (self.alive & ~_outliers(chi2, self.alive, self.config) | back) & ~self.odd
+        return members if members.sum() >= 0.7 * (~self.reserved).sum() else self.alive
+
+    def _shapes(self, fit: tuple, present: np.ndarray) -> np.ndarray:
+        """(n_terms, N_MODES): polynomials of the modes in the stars, `present` being in the basis already.
 
         Each star's amplitudes together with its flux, position and sky, then a weighted fit of the polynomials to them.
+        fit: weight, terms, basis (n_terms, size, size), modes
         """
-        stars, use = self.stars, self.alive
+        weight, terms, basis, modes = fit
+        stars, use = self.stars, ~self.reserved
         table = stars.table(weight, terms, use)
         amplitude, covariance = kernels.modes(table, basis, np.ascontiguousarray(stars.sky_prior[use]), modes)
-        known = np.isfinite(covariance).all(axis=(1, 2))
-        terms, amplitude, covariance = terms[use][known], amplitude[known], covariance[known]
+        covariance[~np.isfinite(covariance).all(axis=(1, 2))] = 1e12 * np.eye(N_MODES)
         inverse = np.linalg.inv(covariance + SHAPE_SCATTER**2 * np.eye(N_MODES))
-        matrix = np.einsum("sm,sn,sij->minj", terms, terms, inverse, optimize=True).reshape(terms.shape[1] * N_MODES, -1)
-        right = np.einsum("sm,sij,sj->mi", terms, inverse, amplitude)
-        return np.linalg.solve(matrix, right.ravel()).reshape(terms.shape[1], N_MODES)
+        terms = terms[use]
+        found, distance2 = np.zeros_like(present), np.zeros(len(terms))
+        for _ in range(SHAPE_ROUNDS):  # weights of Cauchy's distribution: doubles and galaxies at the border have long levers
+            kept = inverse * (self.alive[use] / (1.0 + distance2 / SHAPE_REACH**2))[:, None, None]
+            matrix = np.einsum("sm,sn,sij->minj", terms, terms, kept, optimize=True).reshape(present.size, present.size)
+            right = np.einsum("sm,sij,sj->mi", terms, kept, amplitude)
+            right[1:] -= present[1:] / SHAPE_RANGE**2
+            matrix[np.diag_indices(len(matrix))] += np.repeat([1e-9] + [SHAPE_RANGE**-2] * (len(present) - 1), N_MODES)
+            found = np.linalg.solve(matrix, right.ravel()).reshape(present.shape)
+            residual = amplitude - terms @ found
+            distance2 = np.einsum("si,sij,sj->s", residual, inverse, residual)
+        self.odd[use] = distance2 > ODD**2 * max(1.0, np.median(distance2) / N_MODES)
+        return present + found
 
     def _solve(self, weight: np.ndarray, terms: np.ndarray, target: np.ndarray,
                start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -229,16 +272,21 @@ class Fit:
         box = self.box
         x, y = (grid.ravel() for grid in np.meshgrid(*(np.array([first, first + 0.5 * n, first + n]) - 0.5
                                                        for first, n in ((box.x0, box.nx), (box.y0, box.ny)))))
-        moments = stamp_moments(PolynomialPsf(solution.grid, solution.order, box).stamps(x, y), tolerance=1e-3)
-        trace, middle = moments[:, 0] + moments[:, 1], sum(weighted_moments(self.start[0])[:2])
+        spatial = PolynomialPsf(solution.grid[:N_TERMS[solution.order]], solution.order, box)
+        moments = stamp_moments(spatial.stamps(x, y), tolerance=1e-2)
+        trace, middle = moments[:, 0] + moments[:, 1], 2.0 * self.window
         return bool((np.abs(np.log(np.where(trace > 0, trace, np.nan) / middle)) < MAX_CHANGE).all())
 
 
-def _outliers(chi2: np.ndarray, alive: np.ndarray, config: PsfConfig) -> np.ndarray:
-    """Stars far beyond the scatter of the others' chi2: at most a tenth at a time, and never below three."""
+def _outliers(chi2: np.ndarray, alive: np.ndarray, config: PsfConfig, every: bool = False) -> np.ndarray:
+    """Stars far beyond the scatter of the chi2 of those `alive`: of these at most a tenth at a time and never below three;
+    `every`: of all stars, without a limit to their number."""
     middle = np.nanmedian(chi2[alive])
     scatter = max(1.4826 * np.nanmedian(np.abs(chi2[alive] - middle)), 0.05 * middle)
-    beyond = np.where(alive, np.nan_to_num((chi2 - middle) / scatter, nan=np.inf), 0.0)
+    beyond = np.nan_to_num((chi2 - middle) / scatter, nan=np.inf)
+    if every:
+        return beyond > config.max_chi2
+    beyond = np.where(alive, beyond, 0.0)
     most = min(max(1, int(0.1 * alive.sum())), max(0, int(alive.sum()) - 3))
     worst = np.argsort(-beyond, kind="stable")[:most]
     result = np.zeros(len(chi2), bool)
@@ -246,13 +294,20 @@ def _outliers(chi2: np.ndarray, alive: np.ndarray, config: PsfConfig) -> np.ndar
     return result
 
 
-def gauge(grid: np.ndarray) -> np.ndarray:
-    """The same model with sum one and (Gaussian-weighted) centroid zero at every position."""
+def pedestal(stamp: np.ndarray) -> float:
+    """What lies under a PSF, of neighbours' light: its level at the border beyond what wings like r^-3.3 would have there."""
+    u = np.arange(stamp.shape[0]) - stamp.shape[0] // 2
+    radius = np.hypot(u[:, None], u)
+    border, inside = (stamp[np.abs(radius - r) < 1.0].mean() for r in (u[-1], 0.5 * u[-1]))
+    return float((border - 0.1 * inside) / 0.9)
+
+
+def gauge(grid: np.ndarray, sigma2: float | None = None) -> np.ndarray:
+    """The same model with sum one and centroid zero at every position, in a Gaussian window of variance sigma2 [pixel^2]."""
     size = grid.shape[-1]
     grid = grid / grid[0].sum()
     grid[1:] -= grid[1:].sum(axis=(1, 2), keepdims=True) * grid[0]
-    ixx, iyy, _ = weighted_moments(grid[0], tolerance=1e-3)
-    sigma2 = 0.5 * (ixx + iyy) if np.isfinite(ixx + iyy) else 4.0
+    sigma2 = _window(grid[0]) if sigma2 is None else sigma2
     u = np.arange(size) - size // 2
     window = np.exp(-0.5 * (u[:, None] ** 2 + u[None, :] ** 2) / sigma2)
     for _ in range(2):
@@ -262,6 +317,12 @@ def gauge(grid: np.ndarray) -> np.ndarray:
         grid[0] /= grid[0].sum()
         grid[1:] -= grid[1:].sum(axis=(1, 2), keepdims=True) * grid[0]
     return grid
+
+
+def _window(stamp: np.ndarray) -> float:
+    """Variance of a window that suits a stamp, pixel^2."""
+    ixx, iyy, _ = weighted_moments(stamp, tolerance=1e-3)
+    return 0.5 * (ixx + iyy) if np.isfinite(ixx + iyy) else 4.0
 
 
 def slopes(stamp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

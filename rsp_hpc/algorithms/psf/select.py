@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...errors import BadData
 from ...products.catalogue import Catalogue
 from ...products.image import MaskedImage
 from ...products.psf import polynomial_terms
 from .config import FWHM_OF_SIGMA, PsfConfig
-from .peaks import half_sample_mode
+from .peaks import compact_mode
 
 __all__ = ["select_stars"]
 
 FLAGS = ("centroid_flag", "i_flag", "psfFlux_flag", "pixelFlags_saturatedCenter", "pixelFlags_crCenter",
          "pixelFlags_suspectCenter", "pixelFlags_interpolatedCenter", "pixelFlags_saturated", "pixelFlags_offimage",
          "pixelFlags_nodata")
+LOCUS = 0.7
+"""Sources a tenth to three tenths larger (in the logarithm of the area) than those on the locus, relative to these."""
+TWINS, TWIN_REACH = 0.25, 40.0
+"""Of the bright sources, with a companion at one and the same distance and direction: a double image; pixels."""
 
 
 def select_stars(image: MaskedImage, sources: Catalogue, config: PsfConfig) -> np.ndarray:
@@ -26,7 +31,12 @@ def select_stars(image: MaskedImage, sources: Catalogue, config: PsfConfig) -> n
 
     Returns
     -------
-    (n,) int64; may be empty
+    (n,) int64; may be empty, where there are no stars or all is galaxies
+
+    Raises
+    ------
+    BadData
+        Every star is there twice.
     """
     flux, size = sources["psfFlux"], sources["ixx"] + sources["iyy"]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -40,9 +50,27 @@ def select_stars(image: MaskedImage, sources: Catalogue, config: PsfConfig) -> n
     rows = np.flatnonzero(usable)
     if len(rows) == 0:
         return rows
+    _refuse_twins(sources.rows(rows))
     rows = rows[_on_locus(sources.rows(rows), image)]
     rows = rows[_isolated(sources, rows, config)]
     return _spread(sources, rows, image, config)
+
+
+def _refuse_twins(sources: Catalogue) -> None:
+    """BadData if many bright sources have a companion at one and the same offset: the telescope moved during the exposure."""
+    bright = np.argsort(-sources["psfFlux"], kind="stable")[:300]
+    x, y = sources["x"][bright], sources["y"][bright]
+    dx, dy = x[:, None] - x, y[:, None] - y
+    i, j = np.nonzero((np.hypot(dx, dy) < TWIN_REACH) & ((dy > 0) | ((dy == 0) & (dx > 0))))
+    offset = np.stack([dx[i, j], dy[i, j]], axis=1)
+    if len(offset) < 8:
+        return
+    alike = np.hypot(*(offset[:, None] - offset[None, :2000]).transpose(2, 0, 1)) < 1.0
+    count, at = alike.sum(axis=0).max(), offset[int(alike.sum(axis=0).argmax())]
+    expected = len(offset) * 2.0 / TWIN_REACH**2  # by chance, within a pixel of any offset
+    if count > max(8.0, TWINS * len(bright), 5.0 * expected):
+        raise BadData(f"{count} of {len(bright)} bright sources have a companion {at[0]:+.0f}, {at[1]:+.0f} pixel away: the "
+                      "image is double; leave the exposure out")
 
 
 def _on_locus(sources: Catalogue, image: MaskedImage) -> np.ndarray:
@@ -50,8 +78,11 @@ def _on_locus(sources: Catalogue, image: MaskedImage) -> np.ndarray:
     size = np.log(sources["ixx"] + sources["iyy"])
     trace = sources["ixx"] + sources["iyy"]
     shape = np.stack([(sources["ixx"] - sources["iyy"]) / trace, 2.0 * sources["ixy"] / trace])
-    bright = np.argsort(-sources["psfFlux"])[:max(20, len(size) // 2)]
-    mode = half_sample_mode(size[bright])
+    bright = np.argsort(-sources["psfFlux"], kind="stable")[:max(20, len(size) // 2)]
+    mode = compact_mode(size[bright])
+    larger = ((size[bright] > mode + 0.1) & (size[bright] < mode + 0.3)).sum()
+    if larger > LOCUS * (np.abs(size[bright] - mode) < 0.1).sum():
+        return np.zeros(len(size), bool)  # sizes thin out from here on: galaxies
     on = np.abs(size - mode) < 0.25
     if on.sum() < 4:
         return on

@@ -29,12 +29,15 @@ class StarStamps:
     x, y : (n,) fitted positions, pixel of the image
     flux : (n,) fitted fluxes
     column, row : (n,) int, the stamps' middle pixels
+    given : (n,) int, which of the positions given each star is
     data : (n, size, size) float64
-    good : (n, size, size) bool
+    data_good : (n, size, size) bool, pixels with data
+    good : (n, size, size) bool, those of them that show the star and the sky alone
     sky : (n,) fitted sky under the star: what the background model left
     sky_prior : (n, 2) its mean and inverse variance, from the surroundings
     sky_variance : (n,) variance of a sky pixel
     slope : variance per flux of a pixel (one over the gain)
+    uneven : float, 0 where all stars stand on one level of sky, towards 1 where their surroundings differ: neighbours, nebulae
     """
 
     x: np.ndarray
@@ -42,12 +45,15 @@ class StarStamps:
     flux: np.ndarray
     column: np.ndarray
     row: np.ndarray
+    given: np.ndarray
     data: np.ndarray
+    data_good: np.ndarray
     good: np.ndarray
     sky: np.ndarray
     sky_prior: np.ndarray
     sky_variance: np.ndarray
     slope: float
+    uneven: float
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,15 +80,15 @@ class StarStamps:
         inner = slice(MARGIN, MARGIN + size)
         core = good[:, outer - 2:outer + 3, outer - 2:outer + 3].all(axis=(1, 2))
         usable = core & (good[:, inner, inner].mean(axis=(1, 2)) >= 0.5)
-        x, y, flux, column, row, data, variance, mask, good = (
-            plane[usable] for plane in (x, y, flux, column, row, data, variance, mask, good))
+        x, y, flux, column, row, given, data, variance, mask, good = (
+            plane[usable] for plane in (x, y, flux, column, row, np.flatnonzero(finite), data, variance, mask, good))
         sky, sky_variance, error = _surroundings(data, variance, good, (mask & np.uint32(bits("DETECTED"))) == 0, size)
         data = np.where(good, data, 0.0).astype(float)[:, inner, inner]
         good, variance = good[:, inner, inner], np.where(good, variance, 0.0)[:, inner, inner]
-        sky_prior = _sky_prior(sky, error, flux)
+        sky_prior, uneven = _sky_prior(sky, error, flux)
         slope = _noise_slope(data - sky[:, None, None], variance, good, sky_variance)
-        return cls(x, y, flux, column, row, np.ascontiguousarray(data), good, sky_prior[:, 0].copy(), sky_prior, sky_variance,
-                   slope)
+        return cls(x, y, flux, column, row, given, np.ascontiguousarray(data), good, good, sky_prior[:, 0].copy(), sky_prior,
+                   sky_variance, slope, uneven)
 
     def median_stack(self) -> np.ndarray:
         """(size, size): median of the stars, each shifted onto its pixel and divided by its flux; sum one."""
@@ -133,13 +139,14 @@ class StarStamps:
         return chi2, np.maximum(self.good.sum(axis=(1, 2)) - 3.0 - sky_share, 1.0)
 
     def mask_residuals(self, grid: np.ndarray, terms: np.ndarray, model_error: float) -> None:
-        """Take out pixels that are not the star's: neighbours, cosmic rays; at most a third of a stamp."""
+        """Leave out pixels that are not the star's: neighbours, cosmic rays; at most a third of a stamp. What an earlier, worse
+        model left out comes back."""
         light = self.flux[:, None, None] * self.model(grid, terms)
         variance = self.sky_variance[:, None, None] + self.slope * np.maximum(light, 0.0)
         noise = np.sqrt(variance + (5.0 * model_error * light) ** 2 + (0.0005 * self.flux[:, None, None]) ** 2)
         foreign = np.abs(self.data - self.sky[:, None, None] - light) > 5.0 * noise
-        few = (foreign & self.good).sum(axis=(1, 2)) < self.good.sum(axis=(1, 2)) / 3
-        self.good = self.good & ~(foreign & few[:, None, None])
+        few = (foreign & self.data_good).sum(axis=(1, 2)) < self.data_good.sum(axis=(1, 2)) / 3
+        self.good = self.data_good & ~(foreign & few[:, None, None])
 
 
 def _surroundings(data, variance, good, empty, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,7 +162,7 @@ def _surroundings(data, variance, good, empty, size: int) -> tuple[np.ndarray, n
     use = np.where(crowded[:, None], good[:, frame], clear)
     count = use.sum(axis=1)
     known = count >= 30
-    typical = float(np.median(variance[good])) if good.any() else 1.0
+    typical = float(np.median(variance[good])) if good.any() else 1.0  # of no star: anything
     sky, spread = np.zeros(len(data)), np.full(len(data), typical)
     for rows, quantile in ((known & ~crowded, 0.5), (known & crowded, 0.25)):
         if rows.any():
@@ -165,23 +172,25 @@ def _surroundings(data, variance, good, empty, size: int) -> tuple[np.ndarray, n
     return sky, spread, np.where(known, error, np.sqrt(spread))
 
 
-def _sky_prior(sky: np.ndarray, error: np.ndarray, flux: np.ndarray) -> np.ndarray:
-    """(n, 2): mean and inverse variance of the sky under each star.
+def _sky_prior(sky: np.ndarray, error: np.ndarray, flux: np.ndarray) -> tuple[np.ndarray, float]:
+    """(n, 2): mean and inverse variance of the sky under each star; and how uneven it is, 0 to 1.
 
     The frames' own measurements, drawn towards what the fainter stars (whose own wings do not count) have in common, as far as
     they agree: on a flat sky all stars share one level, and the PSF keeps its wings.
     """
     precision = 1.0 / error**2
     if len(sky) < 5:
-        return np.stack([sky, precision], axis=1)
-    common = np.median(sky[flux <= np.median(flux)])
-    scatter2 = (1.4826 * np.median(np.abs(sky - np.median(sky)))) ** 2 - np.median(error**2)
-    shared = 1.0 / max(scatter2, 0.01 * float(np.median(error**2)))
-    return np.stack([(precision * sky + shared * common) / (precision + shared), precision + shared], axis=1)
+        return np.stack([sky, precision], axis=1), 1.0
+    common, noise2 = np.median(sky[flux <= np.median(flux)]), float(np.median(error**2))
+    scatter2 = max((1.4826 * float(np.median(np.abs(sky - np.median(sky))))) ** 2 - noise2, 0.01 * noise2)
+    mean = (precision * sky + common / scatter2) / (precision + 1.0 / scatter2)
+    return np.stack([mean, precision + 1.0 / scatter2], axis=1), scatter2 / (scatter2 + noise2)
 
 
 def _noise_slope(data, variance, good, sky_variance) -> float:
     """Variance per flux: slope of the variance plane over the stars' own light."""
+    if len(data) == 0:
+        return 0.0
     lit = good & (data > 3.0 * np.sqrt(sky_variance)[:, None, None])
     if not lit.any():
         return 0.0
