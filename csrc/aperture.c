@@ -1,4 +1,4 @@
-/* aperture.c: sums in circles, with exact areas, and in Kron's ellipse. */
+/* aperture.c: sums in circles, with exact areas, in Kron's ellipse, and the sky in a ring. */
 #include "stamp.h"
 
 /* Arc sine of 0 <= u <= 1 to 1e-13, for loops that libm's function would keep from being vectorised: a Chebyshev fit of
@@ -150,4 +150,75 @@ int rsp_kron_sum(const rsp_stamp *stamp, const rsp_ellipse *ellipse, double smal
     out[2] = sums[2];
     out[3] = sums[3] + fmax(0.0, M_PI * limit * limit - sums[4] - 0.5);
     return !usable;
+}
+
+/* ---- ring ---- */
+
+enum { RING_ROUNDS = 5 };
+
+/* Values and variances of the usable pixels of a ring; returns their number. Bound by memory: rows far apart. */
+static int64_t collect_ring(const rsp_pixels *p, double x, double y, const double radius[2], float *value, float *variance) {
+    int64_t n = 0;
+    const int64_t y0 = rsp_max(0, (int64_t)ceil(y - radius[1])), y1 = rsp_min(p->ny - 1, (int64_t)floor(y + radius[1]));
+    for (int64_t j = y0; j <= y1; j++) {
+        const double dy = (double)j - y, reach = sqrt(fmax(0.0, radius[1] * radius[1] - dy * dy));
+        const int64_t x1 = rsp_min(p->nx - 1, (int64_t)floor(x + reach));
+        for (int64_t i = rsp_max(0, (int64_t)ceil(x - reach)); i <= x1; i++) {
+            const int64_t k = j * p->nx + i;
+            const double dx = (double)i - x;
+            const uint32_t m = p->mask[k];
+            const float v = p->image[k], u = p->variance[k];
+            if (dx * dx + dy * dy < radius[0] * radius[0] || (p->labels && p->labels[k] != 0)) continue;
+            if ((m & p->never) || ((m & p->reject) && !(m & p->rescue))) continue;
+            if (!(fabsf(v) < 3.0e38f && u > 0.0f && u < 3.0e38f)) continue;
+            value[n] = v;
+            variance[n++] = u;
+        }
+    }
+    return n;
+}
+
+/* Clipped mean: sums, number. */
+static void clipped_mean(const float *value, const float *variance, int64_t n, double clip, double out[3]) {
+    double middle = 0.0, limit = HUGE_VAL;
+    out[0] = out[1] = NAN;
+    out[2] = 0.0;
+    for (int round = 0; round < RING_ROUNDS; round++) {
+        double sum = 0.0, square = 0.0, power = 0.0, count = 0.0;
+        for (int64_t i = 0; i < n; i++) {
+            const double d = (double)value[i] - middle, use = fabs(d) <= limit ? 1.0 : 0.0;
+            sum += use * (double)value[i];
+            square += use * d * d;
+            power += use * (double)variance[i];
+            count += use;
+        }
+        if (!(count > 0.0)) return;
+        const double mean = sum / count, shift = mean - middle, done = count == out[2];
+        out[0] = mean;
+        out[1] = sqrt(power) / count;
+        out[2] = count;
+        if (done) return;
+        limit = clip * sqrt(fmax(square / count - shift * shift, 0.0));
+        middle = mean;
+    }
+}
+
+RSP_API rsp_status rsp_local_background(const rsp_pixels *pixels, int64_t n, const double *restrict xy, double inner, double outer,
+                                        double clip, double *restrict out) {
+    RSP_CHECK(pixels->ny > 0 && pixels->nx > 0 && n >= 0, RSP_BAD_SHAPE);
+    RSP_CHECK(inner >= 0.0 && outer > inner && outer < 1e4 && clip > 0.0, RSP_BAD_ARGUMENT);
+    rsp_status status = RSP_OK;
+    const double radius[2] = {inner, outer};
+    const size_t side = 2 * (size_t)outer + 3;
+    float *value = malloc(2 * side * side * sizeof *value);
+    RSP_NEED(value, RSP_NO_MEMORY);
+    for (int64_t i = 0; i < n; i++) {
+        const double x = xy[2 * i], y = xy[2 * i + 1];
+        const int64_t found = isfinite(x) && isfinite(y) && fabs(x) < 1e9 && fabs(y) < 1e9
+                                  ? collect_ring(pixels, x, y, radius, value, value + side * side) : 0;
+        clipped_mean(value, value + side * side, found, clip, out + 3 * i);
+    }
+done:
+    free(value);
+    return status;
 }

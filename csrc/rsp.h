@@ -419,6 +419,11 @@ rsp_status rsp_measure(const rsp_pixels *pixels, const rsp_sources *sources, dou
         const double *restrict radii, double *restrict out_values, double *restrict out_apertures,
         uint32_t *restrict out_flags, uint32_t *restrict out_masks);
 
+/* The sky left about n positions xy [n][2], pixel: the mean between the radii inner and outer [pixel] of pixels in no footprint,
+ * clipped at `clip` of their own sigma. out [n][3]: level per pixel [unit], its error from the variances, pixels used. */
+rsp_status rsp_local_background(const rsp_pixels *pixels, int64_t n, const double *restrict xy, double inner, double outer,
+        double clip, double *restrict out);
+
 /* ---- psf --------------------------------------------------------------------------------------------------- */
 
 /* A PSF here is a grid [n_terms][side][side] (side odd, <= 129; 1 <= n_terms <= 12): at a place whose polynomial terms are t it

@@ -44,6 +44,8 @@ class MeasureConfig(Config):
                                          unit="pixel")
     max_shift: float = parameter(2.0, "a fitted position further than this from its peak is refused", unit="pixel",
                                  above=0.0, high=4.0)
+    ring: tuple[float, float] = parameter((3.0, 6.0), "radii between which the sky about a source is measured", unit="FWHM")
+    ring_clip: float = parameter(3.0, "pixels of the ring further off are left out", unit="sigma", above=0.5)
     psf_size_error: float = parameter(0.01, "relative error of the PSF's second moment, for star-galaxy separation",
                                       low=0.0, high=0.5)
     galaxy_size: float = parameter(0.5, "mean second moment of galaxies over the PSF's, for star-galaxy separation",
@@ -139,7 +141,25 @@ def _run(image, detections, children, positions, psf, config, noise_correlation,
         parts.append(kernel.measure_sources(planes, select, sources, max_shift, config.radii))
     back = np.argsort(order)
     measured = kernel.Measured(*(np.concatenate(planes)[back] for planes in zip(*parts)))
-    return _catalogue(measured, image, config, max_shift > 0.0)
+    table = _catalogue(measured, image, config, max_shift > 0.0)
+    return _with_local_background(table, (planes, select), image, correlation, config)
+
+
+def _with_local_background(table: Catalogue, pixels, image: MaskedImage, correlation: np.ndarray, config: MeasureConfig) -> Catalogue:
+    """The sky that is left about each source. Fluxes do not have it subtracted: its error is larger than most residuals."""
+    trace = table["ixxPSF"] + table["iyyPSF"]
+    fwhm = 2.3548 * np.sqrt(0.5 * np.median(trace[np.isfinite(trace)])) if np.isfinite(trace).any() else np.nan
+    level, used = np.full((len(table), 3), np.nan), np.zeros(len(table))
+    if np.isfinite(fwhm):
+        xy = np.stack([table["x"] - image.box.x0, table["y"] - image.box.y0], axis=1)
+        radii = tuple(fwhm * radius for radius in config.ring)
+        level = kernel.local_background(*pixels, np.ascontiguousarray(xy), radii, config.ring_clip)
+        used = level[:, 2] / (np.pi * (radii[1]**2 - radii[0]**2))
+    columns = [Column("localBackground", "f4", image.unit, "sky left per pixel, from a ring about the source; not subtracted"),
+               Column("localBackgroundErr", "f4", image.unit, "standard error of localBackground"),
+               Column("localBackground_flag", "?", "", "less than a tenth of the ring can be used")]
+    return table.with_columns(columns, {"localBackground": level[:, 0], "localBackgroundErr": level[:, 1] * np.sqrt(correlation),
+                                        "localBackground_flag": ~(used > 0.1)})
 
 
 def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureConfig, fitted: bool) -> Catalogue:
@@ -165,7 +185,7 @@ def _catalogue(measured: kernel.Measured, image: MaskedImage, config: MeasureCon
         add(name + "PSF", "f8", pixel, "adaptive second moment of the PSF", value(name + "PSF"))
     add("i_flag", "?", "", "no adaptive moments", flag("noShape"))
     add("invalidPsfFlag", "?", "", "the PSF is not known here", flag("noPsf"))
-    _add_extendedness(add, measured, config)
+    _add_extendedness(add, measured, config, moved)
     _add_pixel_flags(add, measured)
     return Catalogue([column for column, _ in entries], {column.name: array for column, array in entries})
 
@@ -203,7 +223,7 @@ def _add_fluxes(add, measured: kernel.Measured, unit: str, config: MeasureConfig
     add("kronFlux_flag_used_minimum_radius", "?", "", "no Kron radius: smallest aperture", flag("kronSmallest"))
 
 
-def _add_extendedness(add, measured: kernel.Measured, config: MeasureConfig) -> None:
+def _add_extendedness(add, measured: kernel.Measured, config: MeasureConfig, moved: np.ndarray) -> None:
     """Star or galaxy: the probability that the size beyond the PSF's is more than errors.
 
     Stars scatter about zero by the error and by the PSF's own; galaxies' excess has an exponential distribution.
@@ -213,7 +233,8 @@ def _add_extendedness(add, measured: kernel.Measured, config: MeasureConfig) -> 
 
     value = measured.value
     psf = 0.5 * (value("ixxPSF") + value("iyyPSF"))
-    excess, error = value("excess"), np.hypot(value("excessErr"), config.psf_size_error * psf)
+    lost = np.where(moved, 0.5 * (value("xErr")**2 + value("yErr")**2), 0.0)  # as of the moments
+    excess, error = value("excess") + np.nan_to_num(lost), np.hypot(value("excessErr"), config.psf_size_error * psf)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = config.galaxy_size * psf
         log_star = -0.5 * (excess / error)**2 - np.log(error * np.sqrt(2.0 * np.pi))

@@ -36,6 +36,7 @@ from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_star
 from .saturation import SaturationConfig, grow_saturation
 from .sky import SkyModelConfig, sky_bins
 from .summary import SummaryConfig, corners_of, star_residuals, summarize
+from .skysources import SkySourcesConfig, with_sky_sources
 from .vignetting import VignettingConfig, mask_vignetted
 from .wholevisit import matched_stars, photometry_of_band, place_sources
 
@@ -61,6 +62,7 @@ class VisitConfig(Config):
     detect: DetectConfig = DetectConfig()
     deblend: DeblendConfig = DeblendConfig()
     measure: MeasureConfig = MeasureConfig()
+    skysources: SkySourcesConfig = SkySourcesConfig()
     astrometry: AstrometryConfig = AstrometryConfig()
     focalplane: FocalPlaneConfig = FocalPlaneConfig()
     photometry: PhotometryConfig = PhotometryConfig()
@@ -100,6 +102,8 @@ def calibrate_detector(raw: RawDetector, calibration: Calibration, reference: Re
                "aperture_correction": correction.factor, "aperture_correction_err": correction.error,
                **summarize(image, background, psf, photocal, fit), **star_residuals(image, psf, stars),
                **corners_of(raw)}
+    seed = raw.exposure.visit, raw.detector.id
+    sources = with_sky_sources(sources, image, psf, seed, (config.skysources, config.measure))
     sources = _calibrated(sources, raw, (wcs, fit), photocal.scale * correction.factor, photocal.scale)
     matches = _matches(raw, sources, reference, fit, config)
     bins = sky_bins(image, background, (raw.detector, raw.pixel_size), calibration.sky, config.sky)

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import call, ffi, lib, pointer
 
-__all__ = ["FLAGS", "Measured", "VALUES", "measure_sources"]
+__all__ = ["FLAGS", "Measured", "VALUES", "local_background", "measure_sources"]
 
 VALUES = ("x", "y", "xErr", "yErr", "xyCov", "psfFlux", "psfFluxErr", "psfArea", "excess", "excessErr", "ixx", "iyy",
           "ixy", "ixxErr", "iyyErr", "ixyErr", "ixxPSF", "iyyPSF", "ixyPSF", "blendedness", "kronRad", "kronFlux",
@@ -48,13 +48,9 @@ def measure_sources(planes, bits: tuple[int, int, int], sources: dict, max_shift
     max_shift : float, pixel: positions are fitted within it; 0 keeps them
     radii : (n_radii,) float64, pixel
     """
-    image, variance, mask, labels = planes
     n, radii = len(sources["xy"]), np.ascontiguousarray(radii, float)
     side = sources["psf"].shape[-1]
-    pixels = ffi.new("rsp_pixels *", {
-        "ny": image.shape[0], "nx": image.shape[1], "image": pointer(image, "f4"),
-        "variance": pointer(variance, "f4", image.shape), "mask": pointer(mask, "u4", image.shape),
-        "labels": pointer(labels, "i4", image.shape), "never": bits[0], "reject": bits[1], "rescue": bits[2]})
+    pixels = _pixels(planes, bits)
     table = ffi.new("rsp_sources *", {
         "n": n, "xy": pointer(sources["xy"], "f8", (n, 2)), "footprints": pointer(sources["footprints"], "i4", (n,)),
         "child_boxes": pointer(sources.get("child_boxes"), "i4", (n, 4)),
@@ -67,3 +63,18 @@ def measure_sources(planes, bits: tuple[int, int, int], sources: dict, max_shift
     call(lib.rsp_measure, pixels, table, max_shift, len(radii), pointer(radii, "f8"), pointer(result.values, "f8"),
          pointer(result.apertures, "f8"), pointer(result.flags, "u4"), pointer(result.masks, "u4"))
     return result
+
+
+def local_background(planes, bits: tuple[int, int, int], xy: np.ndarray, ring: tuple[float, float], clip: float) -> np.ndarray:
+    """(n, 3) float64: the sky per pixel in a ring about each of xy (n, 2), its error, pixels used; planes as above."""
+    out = np.empty((len(xy), 3))
+    call(lib.rsp_local_background, _pixels(planes, bits), len(xy), pointer(xy, "f8", (len(xy), 2)), *ring, clip, pointer(out, "f8"))
+    return out
+
+
+def _pixels(planes, bits: tuple[int, int, int]):
+    image, variance, mask, labels = planes
+    return ffi.new("rsp_pixels *", {
+        "ny": image.shape[0], "nx": image.shape[1], "image": pointer(image, "f4"),
+        "variance": pointer(variance, "f4", image.shape), "mask": pointer(mask, "u4", image.shape),
+        "labels": pointer(labels, "i4", image.shape), "never": bits[0], "reject": bits[1], "rescue": bits[2]})

@@ -117,3 +117,17 @@ def test_detections_of_another_image_are_refused():
     detections = detect(image, psf_of(3.5, image.box), DetectConfig())
     with pytest.raises(BadData, match="do not belong"):
         measure(star_image((70, 60), [], [], []), detections, None, psf_of(3.5, image.box), CONFIG)
+
+
+def test_local_background_is_that_about_the_source():
+    x, y = grid(6, 60.0)
+    image = star_image((380, 380), x, y, np.full(36, 20000.0))
+    image.image += 3.0
+    psf = psf_of(3.5, image.box)
+    table = measure(image, detect(image, psf, DetectConfig()), None, psf, CONFIG)
+    pull = (table["localBackground"] - 3.0) / table["localBackgroundErr"]
+    assert len(table) == 36 and abs(np.mean(pull)) < 0.7 and 0.7 < np.std(pull) < 1.4  # faint wings count as sky
+    assert not table["localBackground_flag"].any()
+    image.mask[:, 100:] |= bits("NO_DATA")
+    lost = measure_forced(image, None, None, [50.0, 130.0], [50.0, 50.0], psf, CONFIG)
+    assert lost["localBackground_flag"].tolist() == [False, True] and np.isnan(lost["localBackground"][1])

@@ -80,3 +80,20 @@ def test_bad_arguments_are_refused():
         run(np.zeros((N, N)), np.ones((N, N)), (40, 40), max_shift=9.0)
     with pytest.raises(KernelError, match="radii"):
         run(np.zeros((N, N)), np.ones((N, N)), (40, 40), radii=(-1.0,))
+
+
+def test_local_background_against_twin():
+    rng = np.random.default_rng(3)
+    image = (5.0 + 2.0 * rng.standard_normal((70, 80))).astype(np.float32)
+    image[20:24, 30:34] += 80.0
+    variance, mask, labels = np.full(image.shape, 4.0, np.float32), np.zeros(image.shape, np.uint32), np.zeros(image.shape, np.int32)
+    mask[10:14], mask[40:44] = 4, 3  # never; rejected but rescued
+    labels[30:36, 20:60] = 1
+    xy = np.array([[30.3, 25.1], [2.0, 2.0], [79.0, 60.0], [-50.0, 10.0], [np.nan, 3.0]])
+    found = kernel.local_background((image, variance, mask, labels), (4, 1, 2), xy, (6.0, 14.0), 3.0)
+    for (x, y), row in zip(xy, found):
+        np.testing.assert_allclose(row, reference.ring_level(image, variance, (mask & 4 == 0) & (labels == 0), (x, y), (6.0, 14.0), 3.0),
+                                   rtol=1e-6)
+    assert found[0, 2] > 300 and abs(found[0, 0] - 5.0) < 0.5 and np.isnan(found[3, 0]) and found[4, 2] == 0
+    with pytest.raises(KernelError):
+        kernel.local_background((image, variance, mask, labels), (4, 1, 2), xy, (14.0, 6.0), 3.0)

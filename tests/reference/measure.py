@@ -46,3 +46,21 @@ def adaptive_moments(stamp, dx: float, dy: float) -> np.ndarray:
             break
         m = new
     return np.array([m[0, 0], m[1, 1], m[0, 1]])
+
+
+def ring_level(image, variance, good, where, ring, clip):
+    """Clipped mean of the good pixels between two radii, its error, their number."""
+    y, x = np.mgrid[:image.shape[0], :image.shape[1]]
+    r = np.hypot(x - where[0], y - where[1])
+    inside = good & (r >= ring[0]) & (r <= ring[1])
+    values, noise = image[inside].astype(float), variance[inside].astype(float)
+    keep, used = np.ones(len(values), bool), -1
+    for _ in range(5):
+        if not keep.any():
+            break
+        level, sigma, done = values[keep].mean(), values[keep].std(), keep.sum() == used
+        used, result = keep.sum(), (values[keep].mean(), np.sqrt(noise[keep].sum()) / keep.sum(), keep.sum())
+        if done:
+            break
+        keep = np.abs(values - level) <= clip * sigma
+    return result if used > 0 else (np.nan, np.nan, 0)
