@@ -38,6 +38,8 @@ class Chooser:
         planned: set[str] = set()
         for kind in self.run.config.calibs.kinds:  # in order of dependency
             row = KINDS[kind]
+            if kind == "illumination":  # is made of visits: these cannot wait for it
+                continue
             if there & set(row.frames) if row.frames else planned & set(row.needs):
                 planned.add(kind)
         others = self.library.kinds_certified() | {kind for label in self.run.labels for kind in self.library.kinds_of(label)}

@@ -63,6 +63,7 @@ def _stage(name: str) -> Stage:
     no more than it runs.
     """
     module, *arguments = name.split()
+    module = "starflat" if name == "calibs illumination" else module  # it is made of visits, not of frames
     return getattr(import_module(f".{module}", __package__), module.capitalize())(*arguments)
 
 

@@ -25,6 +25,7 @@ from .corrected import bare, corrected_frames, with_gains, without_overscan
 from .crosstalk import CrosstalkConfig, build_crosstalk
 from .defects import build_defects
 from .fringe import FringeConfig, build_fringe
+from .illumination import IlluminationConfig
 from .linearity import LinearityConfig, build_linearity
 from .ptc import PtcConfig, build_ptc
 from .ramps import load_flat, load_pairs, pair_up
@@ -51,6 +52,7 @@ class CalibsConfig(frames.CalibsConfig):
     science: ScienceConfig = ScienceConfig()
     fringe: FringeConfig = FringeConfig()
     sky: SkyConfig = SkyConfig()
+    illumination: IlluminationConfig = IlluminationConfig()
     visits: tuple[int, ...] = parameter((), "exposures that are used, of those that fit; (): all", neutral=True)
     first: str = parameter("", "frames before this date (YYYY-MM-DD or MJD) are left out", neutral=True)
     last: str = parameter("", "frames from this date on are left out", neutral=True)
