@@ -259,7 +259,7 @@ rsp_status rsp_saturation_trails(int64_t ny, int64_t nx, const rsp_trail_options
 
 /* Sums over the good pixels of the my x mx cells of an image (rows j * ny / my to (j + 1) * ny / my, columns likewise), for the fit of
  * level + amplitude * pattern in each: number of pixels, and the sums of v, p, p^2, v p, v^2, where v = image - level of the cell and
- * p the pattern. Pixels with a bit of `bad`, with `exclude` [ny*nx] (may be NULL) not zero, not finite in image or pattern, or with
+ * p the pattern (NULL: zero). Pixels with a bit of `bad`, with `exclude` [ny*nx] (may be NULL) not zero, not finite in image or pattern, or with
  * |v - amplitude * p| not below the cell's limit are left out.
  *   image, level [my*mx], limit [my*mx], amplitude * pattern: one unit; cells with a level that is not finite are all zero
  *   out_sums [my*mx][6].  RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */

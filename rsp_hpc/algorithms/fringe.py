@@ -33,6 +33,7 @@ class FringeConfig(Config):
     apply: bool = parameter(True, "whether fringes are subtracted, where there is a pattern")
     mesh: int = parameter(128, "side of the cells whose levels are free", unit="pixel", low=8)
     clip: float = parameter(3.0, "sky pixels farther than this from the fit are left out", unit="sigma", above=1.0)
+    rows: int = parameter(1024, "rows of the image that are fitted at most, evenly spread: more only cost time", low=16)
     rounds: int = parameter(8, "fits at most; each leaves out pixels by the one before", low=1, high=100)
     min_pixels: int = parameter(64, "cells with fewer sky pixels are left out", unit="pixel", low=8)
     cell_clip: float = parameter(6.0, "cells whose own amplitude is farther than this from all others' are left out", unit="sigma",
@@ -76,9 +77,11 @@ def fit_fringe(image: MaskedImage, pattern: np.ndarray, config: FringeConfig, ex
     if pattern.shape != image.box.shape:
         raise BadData(f"the fringe pattern is {pattern.shape[1]} x {pattern.shape[0]} pixels, the image {image.box.nx} x "
                       f"{image.box.ny}; make the calibration for this camera")
-    pattern = np.ascontiguousarray(pattern, np.float32)
-    planes = np.ascontiguousarray(image.image), np.ascontiguousarray(image.mask), exclude
     mesh = tuple(max(1, round(side / config.mesh)) for side in image.box.shape)
+    step = -(-image.box.ny // max(config.rows, mesh[0]))
+    pattern = np.ascontiguousarray(pattern[::step], np.float32)
+    exclude = None if exclude is None else np.ascontiguousarray(exclude[::step])
+    planes = np.ascontiguousarray(image.image[::step]), np.ascontiguousarray(image.mask[::step]), exclude
     level, noise, _ = cells_kernel.cell_statistics(planes[0], planes[1], bits(*NO_SKY), mesh, (3.0, 3.0), exclude)
     if not np.isfinite(level).any():
         raise BadData("no sky pixel to fit the fringe pattern to; set visits.fringe.apply to false or leave the exposure out")

@@ -14,6 +14,7 @@ import numpy as np
 from ..config import Config, parameter
 from ..errors import BadData
 from ..kernels import background as kernel
+from ..kernels.fringe import cell_sums
 from ..products.box import Box
 from ..products.camera import Detector
 from ..products.image import MaskedImage
@@ -30,8 +31,8 @@ class OffsetsConfig(Config):
 
     apply: bool = parameter(False, "whether offsets are measured and subtracted")
     inset: int = parameter(4, "pixels next to the border that are left out", unit="pixel", low=0)
-    depth: int = parameter(192, "so far from the border the sky is used (or half the amplifier)", unit="pixel", low=8)
-    bins: int = parameter(12, "cells over that depth", low=3, high=100)
+    depth: int = parameter(128, "so far from the border the sky is used (or half the amplifier)", unit="pixel", low=8)
+    bins: int = parameter(8, "cells over that depth", low=3, high=100)
     stretch: int = parameter(128, "length of border that gives one step", unit="pixel", low=16)
     min_fraction: float = parameter(0.5, "cells with a smaller share of sky pixels are left out", low=0.0, high=1.0)
     min_good: float = parameter(0.3, "borders with a smaller share of usable stretches are left out", low=0.0, high=1.0)
@@ -126,14 +127,33 @@ def _levels(image: MaskedImage, side: Box, sign: float, upright: bool, context) 
     bins, stretches = max(1, min(config.bins, (deep - inset) // 4)), max(1, round(long / config.stretch))
     cells = (stretches, bins) if upright else (bins, stretches)
     hide = None if exclude is None else np.ascontiguousarray(exclude[at])
-    level, noise, fraction = kernel.cell_statistics(np.ascontiguousarray(image.image[at]), np.ascontiguousarray(image.mask[at]),
-                                                    bits(*NO_SKY), cells, (3.0, 3.0), hide)
-    n = np.maximum(fraction, 1e-9) * box.area / (stretches * bins)
-    error = np.where(fraction >= config.min_fraction, noise / np.sqrt(n), np.nan)
+    planes = np.ascontiguousarray(image.image[at]), np.ascontiguousarray(image.mask[at]), hide
+    level, error = _cell_means(planes, cells, config)
     if not upright:
         level, error = level.T, error.T
     middle = (np.arange(bins) + 0.5) * (deep - inset) / bins
     return level, error, (inset + middle if sign > 0 else middle - deep)
+
+
+def _cell_means(planes, cells: tuple[int, int], config: OffsetsConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the sky pixels of each cell, those beyond three sigma left out, and their errors; NaN where there is too little sky.
+
+    The first levels come from a few large cells and every third pixel of them.
+    """
+    image, mask, hide = planes
+    coarse = tuple(-(-number // 4) for number in cells)
+    thin = tuple(None if plane is None else np.ascontiguousarray(plane[::3, ::3]) for plane in planes)
+    coarse = tuple(min(number, side) for number, side in zip(coarse, thin[0].shape))
+    level, noise, _ = kernel.cell_statistics(thin[0], thin[1], bits(*NO_SKY), coarse, (3.0, 3.0), thin[2])
+    rows, columns = (np.minimum(np.arange(number) * few // number, few - 1) for number, few in zip(cells, coarse))
+    level, noise = (np.ascontiguousarray(values[np.ix_(rows, columns)], np.float32) for values in (level, noise))
+    for _ in range(2):
+        sums = cell_sums((image, mask, hide), bits(*NO_SKY), None, (level, 3.0 * noise), 0.0)
+        n = np.maximum(sums[..., 0], 2.0)
+        level = (level + sums[..., 1] / n).astype(np.float32)
+    error = np.sqrt(np.maximum(sums[..., 5] - sums[..., 1] ** 2 / n, 0.0) / (n - 1.0) / n)
+    pixels = image.size / (cells[0] * cells[1])
+    return level, np.where(sums[..., 0] >= max(4.0, config.min_fraction * pixels), error, np.nan)
 
 
 def _fit(level: np.ndarray, error: np.ndarray, distance: np.ndarray) -> tuple[float, float]:

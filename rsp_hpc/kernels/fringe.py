@@ -9,11 +9,11 @@ from . import call, lib, pointer
 __all__ = ["cell_sums", "subtract"]
 
 
-def cell_sums(planes: tuple[np.ndarray, np.ndarray, np.ndarray | None], bad: int, pattern: np.ndarray,
+def cell_sums(planes: tuple[np.ndarray, np.ndarray, np.ndarray | None], bad: int, pattern: np.ndarray | None,
               cells: tuple[np.ndarray, np.ndarray], amplitude: float) -> np.ndarray:
     """(my, mx, 6) float64: number of good pixels and sums of v, p, p^2, v p, v^2 in each cell (csrc/rsp.h, rsp_fringe_cells).
 
-    planes : image float32, mask uint32, exclude bool or None, all (ny, nx); pattern (ny, nx) float32
+    planes : image float32, mask uint32, exclude bool or None, all (ny, nx); pattern (ny, nx) float32, or None: zero
     cells : level and limit of each cell, (my, mx) float32
     """
     image, mask, exclude = planes
