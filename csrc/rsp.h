@@ -270,6 +270,13 @@ rsp_status rsp_fringe_cells(int64_t ny, int64_t nx, const float *restrict image,
 /* image -= amplitude * pattern, where that is finite. */
 rsp_status rsp_fringe_subtract(int64_t n_pixels, double amplitude, const float *restrict pattern, float *restrict image);
 
+/* ---- streaks ----------------------------------------------------------------------------------------------- */
+
+/* Votes of n points for lines x cos(theta) + y sin(theta) = rho, theta = pi * k / n_theta, rho = first_rho + 0 .. n_rho - 1, each
+ * rounded to the nearest. x, y, rho in one unit. out_votes [n_theta][n_rho]. RSP_BAD_SHAPE, RSP_BAD_ARGUMENT. */
+rsp_status rsp_streaks_hough(int64_t n, const float *restrict x, const float *restrict y, int64_t n_theta, int64_t n_rho,
+        double first_rho, int32_t *restrict out_votes);
+
 /* ---- interpolate ------------------------------------------------------------------------------------------- */
 
 /* Fill the pixels that have one of `fill_bits` from good neighbours, and set `done_bit` in their mask.

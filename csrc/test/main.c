@@ -18,6 +18,7 @@ int checks_done, checks_failed;
     DO(brighter_fatter) \
     DO(saturation) \
     DO(fringe) \
+    DO(streaks) \
     DO(interpolate) \
     DO(warp) \
     DO(coadd) \

@@ -35,6 +35,8 @@ from .photometry import PhotometryConfig, fit_zero_point, nominal_zero_point
 from .psf import PsfConfig, aperture_correction, fit_psf, guess_psf, select_stars
 from .saturation import SaturationConfig, grow_saturation
 from .sky import SkyModelConfig, sky_bins
+from .spikes import SpikesConfig, find_spikes
+from .streaks import StreaksConfig, find_streaks
 from .summary import SummaryConfig, corners_of, star_residuals, summarize
 from .skysources import SkySourcesConfig, with_sky_sources
 from .vignetting import VignettingConfig, mask_vignetted
@@ -58,6 +60,8 @@ class VisitConfig(Config):
     gains: GainsConfig = GainsConfig()
     fringe: FringeConfig = FringeConfig()
     offsets: OffsetsConfig = OffsetsConfig()
+    streaks: StreaksConfig = StreaksConfig()
+    spikes: SpikesConfig = SpikesConfig()
     psf: PsfConfig = PsfConfig()
     detect: DetectConfig = DetectConfig()
     deblend: DeblendConfig = DeblendConfig()
@@ -132,6 +136,10 @@ def _clean(image: MaskedImage, detector: Detector, calibration: Calibration,
     residual = fit_background(image, config.background, exclude=sources_hide)
     subtract_background(image, residual)
     background = Background(background.level + residual.level, residual.noise, residual.mesh, residual.box)
+    if config.streaks.apply:
+        numbers["n_streaks"] = float(len(find_streaks(image, config.streaks)))
+    if config.spikes.apply:
+        numbers["n_spikes"] = float(find_spikes(image, config.spikes))
     return guess, background, {"n_cosmic_ray_pixels": float(n_cosmic), **numbers}
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from rawdetector import EXPOSURE, NX, NY, a_detector, a_raw
+from rsp_hpc.algorithms.brighter_fatter import correct_brighter_fatter
 from rsp_hpc.algorithms.detrend import DetrendConfig, assemble, detrend, flatten, prepare_calibration, to_electrons
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.calibration import Calibration
+from rsp_hpc.products.electronics import BrighterFatter
 from rsp_hpc.products.exposure import RawDetector
 from rsp_hpc.products.mask import bits
 
@@ -173,3 +175,30 @@ def _fill(raw: RawDetector, value: float) -> RawDetector:
     for segment in segments:
         segment[2:2 + NY, 4:4 + NX] = value
     return replace(raw, segments=segments)
+
+
+@pytest.mark.parametrize("prepared", (False, True))
+def test_brighter_fatter_acts_on_charges(calibration, prepared):
+    """Between the halves of detrending: before the flat, defects known; switched off, nothing changes."""
+    lag = np.arange(-5, 6)
+    potential = -1e-6 * np.exp(-0.5 * (lag[:, None] ** 2 + lag[None, :] ** 2) / 1.5)
+    calibration.defects[60, 60] = True
+    kernel = BrighterFatter("scalar", potential)
+    light = 500.0 * calibration.flat.astype(float)
+    light[58:63, 58:63] += 2e4
+    raw, config = a_raw(light), DetrendConfig()
+    product = replace(calibration, brighter_fatter=kernel)
+    given = prepare_calibration(product, raw.exposure.dark_time, raw, config) if prepared else product
+    image = detrend(raw, given, config)
+    step = to_electrons(raw, calibration, config)
+    correct_brighter_fatter(step, kernel, config.brighter_fatter, calibration.defects)
+    flatten(step, calibration, config)
+    np.testing.assert_allclose(image.image, step.image, atol=2e-3 * (1 + prepared), rtol=1e-6)
+    np.testing.assert_array_equal(image.mask, step.mask)
+    off = config.model_copy(update={"brighter_fatter": config.brighter_fatter.model_copy(update={"apply": False})})
+    plain = detrend(raw, given, off)
+    assert image.mask[60, 60] & bits("BAD") and np.abs(image.image - plain.image).max() > 50.0
+    assert abs((image.image - plain.image)[calibration.defects]).max() < 1e-2
+    np.testing.assert_allclose(plain.image, detrend(raw, calibration, config).image, atol=4e-3, rtol=1e-6)
+    with pytest.raises(BadData, match="not finite"):
+        detrend(raw, replace(calibration, brighter_fatter=BrighterFatter("scalar", potential * np.nan)), config)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from rsp_hpc.algorithms.background import fit_background, subtract_background
 from rsp_hpc.algorithms.offsets import OffsetsConfig, measure_offsets, subtract_offsets
+from rsp_hpc.algorithms.visit import VisitConfig, _levelled
 from rsp_hpc.errors import BadData
 from rsp_hpc.products.box import Box
 from rsp_hpc.products.camera import Amplifier, Detector
@@ -76,6 +78,25 @@ def test_amplifiers_that_nothing_ties_stay():
     assert found.value[3] == 0.0 and np.isnan(found.error[3])
     others = np.arange(8) != 3
     assert np.std((found.value - WRONG)[others]) < 0.5
+
+
+def test_fringes_and_offsets_in_a_visit():
+    """As the visit's flow has them: both found, with the sky's slope, and the new background left as it should be."""
+    image, sources = a_sky(seed=8)
+    y, x = np.mgrid[:2 * NY, :4 * NX]
+    pattern = (np.sqrt(2.0) * np.sin(x / 13.0 + np.cos(y / 60.0))).astype(np.float32)
+    image.image += np.float32(25.0) * pattern
+    config = VisitConfig(offsets=OffsetsConfig(apply=True))
+    background = fit_background(image, config.background)
+    subtract_background(image, background)
+    background, numbers = _levelled(image, background, (DETECTOR, pattern, sources), config)
+    assert abs(numbers["fringe_electron"] - 25.0) < 5.0 * numbers["fringe_err_electron"] < 1.0
+    assert abs(numbers["amplifier_offset_rms_electron"] - np.sqrt(np.mean(WRONG**2))) < 0.3
+    assert abs(image.image[~sources].std() - np.sqrt(SKY)) < 0.5
+    assert np.abs(background.level / SKY - 1.0).max() < 0.05
+    untouched = image.copy()
+    assert _levelled(image, background, (DETECTOR, None, sources), VisitConfig()) == (background, {})
+    np.testing.assert_array_equal(image.image, untouched.image)
 
 
 def _second(made):
