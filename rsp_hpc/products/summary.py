@@ -54,6 +54,7 @@ SUMMARY_COLUMNS = tuple(Column(name, "f8", unit, doc) for name, unit, doc in (
     ("astrometric_error_mas", "mas", "error of the solution in the middle of the detector"),
     ("n_astrometric_stars", "", "stars in the detector's solution"), ("n_focal_plane_stars", "", "stars in the visit's solution"),
     ("n_sources", "", "sources"), ("n_cosmic_ray_pixels", "pixel", "pixels hit by cosmic rays"),
+    ("n_streaks", "", "trails of satellites"), ("n_spikes", "", "diffraction spikes"),
     ("masked_fraction", "", "pixels that are BAD, SAT, CR or NO_DATA"),
     ("unmasked_area_deg2", "deg^2", "area of the other pixels"), ("vignetted_fraction", "", "pixels that are VIGNETTED"),
     ("amplifier_offset_rms_electron", "electron", "rms of the offsets of amplifiers that were taken out"),
