@@ -93,7 +93,7 @@ def test_tables(files, tmp_path):
 
 
 def test_what_can_be_exported(files):
-    assert exportable(files / "1234567.h5") == (["detectors/D0", "detectors/D1"], ["sources"])
+    assert exportable(files / "1234567.h5") == (["detectors/D0", "detectors/D1"], ["sources", "summary"])
     assert exportable(files / "coadds.h5") == (["r/12"], ["r/12/inputs"])
     assert exportable(files / "D0.h5") == (["content/image", "content/variance"], [])
 
