@@ -7,6 +7,7 @@
  * amplifiers stay in cache; what an amplifier remembers goes on from piece to piece: the size of the tile changes no bit.
  * Bound by arithmetic with crosstalk: 4 n flops per pixel and n amplifiers, twice that for a quadratic term. */
 #include "piece.h"
+#include "crosstalk.h"
 
 enum { ROWS = VECTOR, SATURATED = 1, SUSPECT = 2, NOT_FINITE = 4, GHOST = 8 };
 
@@ -17,7 +18,6 @@ typedef struct {
 
 typedef struct {
     const rsp_sweep *w;          /* of the amplifiers that are worked on together */
-    int squared;                 /* whether crosstalk has a quadratic term */
     const rsp_amplifier *amplifiers;
     const rsp_electronics *electronics;
     const rsp_calibration *calibration;
@@ -138,40 +138,6 @@ INLINE void load_tile(const sweep *s, int64_t j, int64_t y, int64_t first, int64
             STORE(tile + (start + step * i) * ROWS, v[i]);
         }
     }
-}
-
-/* clean = read + (linear + quadratic * read) read of every source, for `height` targets from the first on and `width` columns. */
-INLINE void unmix_block(const sweep *s, int64_t target, int64_t t, const int height, const int width, const int squared) {
-    int64_t size = s->w->tile * ROWS, m = s->w->n_sources;
-    const float *linear = s->w->linear + target * m, *quadratic = s->w->quadratic + target * m, *read = s->read + t * ROWS;
-    floats sum[4][2];
-    for (int i = 0; i < height; i++)
-        for (int k = 0; k < width; k++) sum[i][k] = LOAD(read + (target + i) * size + k * ROWS);
-    for (int64_t j = 0; j < m; j++) {
-        floats source[2], square[2];
-        for (int k = 0; k < width; k++) {
-            source[k] = LOAD(read + j * size + k * ROWS);
-            square[k] = source[k] * source[k];
-        }
-        for (int i = 0; i < height; i++)
-            for (int k = 0; k < width; k++) {
-                sum[i][k] += linear[i * m + j] * source[k];
-                if (squared) sum[i][k] += quadratic[i * m + j] * square[k];
-            }
-    }
-    for (int i = 0; i < height; i++)
-        for (int k = 0; k < width; k++) STORE(s->clean + (target + i) * size + (t + k) * ROWS, sum[i][k]);
-}
-
-INLINE void unmix(const sweep *s, int64_t count, const int squared) {
-    int64_t n = s->w->n_targets, target = 0;
-    for (; target + 4 <= n; target += 4) {
-        int64_t t = 0;
-        for (; t + 2 <= count; t += 2) unmix_block(s, target, t, 4, 2, squared);
-        for (; t < count; t++) unmix_block(s, target, t, 4, 1, squared);
-    }
-    for (; target < n; target++)
-        for (int64_t t = 0; t < count; t++) unmix_block(s, target, t, 1, 1, squared);
 }
 
 /* Where a source is saturated or not finite its ghost is not well known: flag it in each target if it is large. */
@@ -310,8 +276,7 @@ INLINE int64_t sweep_tile(const sweep *s, int64_t y, int64_t first, int64_t coun
         else load_tile(s, j, y, first, count, RSP_RAW_FLOAT);
     }
     if (s->w->linear) {
-        if (s->squared) unmix(s, count, 1);
-        else unmix(s, count, 0);
+        rsp_crosstalk_tile(s->w, count, s->read, s->clean);
         for (int64_t j = 0; j < s->w->n_sources; j++)
             if (s->any[j]) flag_ghosts(s, j, count);
     }
@@ -380,7 +345,6 @@ RSP_API rsp_status rsp_electronics_detrend(const rsp_sweep *what, const rsp_ampl
     s.one = s.zero + PIECE;
     for (int t = 0; t < PIECE; t++) s.zero[t] = 0.0f, s.one[t] = 1.0f;
     part.n_targets = group, part.n_sources = sources;
-    for (int64_t k = 0; what->linear && k < what->n_targets * what->n_sources; k++) s.squared |= what->quadratic[k] != 0.0f;
     *out_good = 0;
     for (int64_t i = 0; i < what->n_targets; i += group) {
         s.amplifiers = amplifiers + i, s.electronics = electronics + i;

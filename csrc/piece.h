@@ -2,6 +2,11 @@
 #ifndef RSP_PIECE_H
 #define RSP_PIECE_H
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("fp-contract=off") /* products are rounded before they are added, whichever way a pixel goes */
+#elif defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
 #include "internal.h"
 #include "lanes.h"
 

@@ -70,3 +70,18 @@ def test_wrong_arguments_are_refused():
                                       (np.zeros((4, 4), np.uint16), {"gain": 0.0}, "gain")):
         with pytest.raises(KernelError, match=message):
             detrend_amplifier(segment, geometry._replace(**changed), levels, planes, OPTIONS, out)
+
+
+@pytest.mark.parametrize("ready", (False, True))
+def test_bits_do_not_depend_on_where_a_row_is_cut_or_on_neighbours(ready):
+    rng = np.random.default_rng(6)
+    segment = rng.integers(900, 3000, SHAPE).astype(np.uint16)
+    levels, planes = rng.normal(1000, 2, SHAPE[0]).astype(np.float32), planes_of(3)
+    planes = prepare(planes, OPTIONS, SHAPE, 0.25)[0] if ready else planes
+    whole, parts = (tuple(np.zeros(SHAPE, dtype) for dtype in (np.float32, np.float32, np.uint32)) for _ in range(2))
+    for out, cuts in ((whole, (0, SHAPE[1])), (parts, (0, 3, 40, 41, 108, 500, 1019, SHAPE[1]))):
+        for x0, x1 in zip(cuts[:-1], cuts[1:]):
+            geometry = AmplifierGeometry((x0, 0, x1 - x0, SHAPE[0]), (x0, 0), False, False, 1.7, 30.0, 60000.0)
+            detrend_amplifier(segment, geometry, (levels, None), planes, OPTIONS, out)
+    for one, two in zip(whole, parts):
+        assert one.tobytes() == two.tobytes()
