@@ -72,12 +72,16 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The product that was chosen for a date; small, so that it can travel to the rank that uses it."""
+    """The product that was chosen for a date; small, so that it can travel to the rank that uses it.
+
+    `scale` multiplies its plane: it puts the sky of a detector, mean one there, on the camera's mean.
+    """
 
     path: Path
     identity: str
     verdict: Verdict = field(repr=False, default=Verdict())
     name: str = ""
+    scale: float = 1.0
 
 
 def _name(key: tuple[str, str, str]) -> str:
@@ -308,6 +312,8 @@ def assemble(choices: Mapping[str, Choice], camera: str, detector: str, shape: t
             if kind == "dark":
                 parts["dark_time"] = float(plain.get("dark_time", 0.0))
             _check_plane(parts[kind], choice.path)
+            if choice.scale != 1.0:
+                parts[kind] = parts[kind] * np.float32(choice.scale)
         else:
             content = read_calibration_product(choice.path, camera, detector, shape).content
             check_content(content, str(choice.path), finite=True)

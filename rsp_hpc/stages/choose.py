@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from ..algorithms.calibs.sky import camera_scales
 from ..errors import BadData
 from ..io.library import Choice, assemble
 from ..products.calibration import Calibration
@@ -28,6 +30,7 @@ class Chooser:
     def __init__(self, run: Run):
         self.run, self.library = run, run.library
         self._told: set[Path] = set()
+        self._scales: dict[Path, dict[str, float]] = {}
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -63,7 +66,21 @@ class Chooser:
         mode = self.run.survey.mode(exposure.visit, detector)
         bands = {kind: exposure.band if KINDS[kind].per_band else "" for kind in self.kinds
                  if not KINDS[kind].per_band or exposure.band in self.bands_of(kind)}
-        return self._chosen(bands, detector, exposure.mjd, mode, own_first=False)
+        found = self._chosen(bands, detector, exposure.mjd, mode, own_first=False)
+        if "sky" in found:
+            scale = self._sky_scales(found["sky"].path.parent).get(detector, 1.0)
+            found["sky"] = replace(found["sky"], scale=scale, identity=f"{found['sky'].identity} scale {scale:.9g}")
+        return found
+
+    def _sky_scales(self, folder: Path) -> dict[str, float]:
+        """Detector -> its sky over the camera's mean, from the levels of the visits that a set of sky frames was made of."""
+        if folder not in self._scales:
+            facts = [self.library.facts(path) for path in sorted(folder.glob("*.h5")) if path.name[0] != "."]
+            levels = {item.detector: {name.split()[1]: value for name, value in item.verdict.statistics.items()
+                                      if name.startswith("level ")} for item in facts}
+            areas = {detector.name: float(detector.box.area) for detector in self.run.camera.detectors}
+            self._scales[folder] = camera_scales(levels, areas, self.run.config.calibs.sky)[0]
+        return self._scales[folder]
 
     def for_building(self, kind: str, bands: tuple[str, ...], detector: str, mjd: float, mode: str) -> dict[str, Choice]:
         """'kind' or 'kind band' -> product, for what a kind needs; those of the same label first."""
