@@ -6,6 +6,9 @@
  * and read and written once. Every pixel's sums run in one fixed order: nothing depends on how the image is cut. */
 #include "internal.h"
 #include "lanes.h"
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 enum { PIECE = 512, TERMS_AT_ONCE = 5, WIDE = 2 * VECTOR, SUMS = 8, STEP = SUMS * VECTOR, REACH = 8, LONGEST = 64, MOST_TERMS = 64,
        BLOCK_X = 128, BLOCK_Y = 32 };
@@ -419,6 +422,16 @@ static void stop(engine *e) {
     free(e->buffer);
 }
 
+/* A whole image, in large pages where the system has them: first touches of small ones cost as much as the copy. */
+static float *large_pages(int64_t n) {
+    const size_t page = (size_t)1 << 21, size = ((size_t)n * sizeof(float) + page - 1) / page * page;
+    float *memory = aligned_alloc(page, size);
+#ifdef MADV_HUGEPAGE
+    if (memory) madvise(memory, size, MADV_HUGEPAGE); /* advice: no harm if it is not taken */
+#endif
+    return memory;
+}
+
 /* All passes. Only those after the first need copies. */
 static rsp_status correct(engine *e, const rsp_brighter_fatter_options *o, float *image, float *variance, int64_t *out_passes,
                           double *out_change) {
@@ -428,7 +441,7 @@ static rsp_status correct(engine *e, const rsp_brighter_fatter_options *o, float
     float *measured = NULL, *room = NULL, *largest = calloc((size_t)n_blocks, sizeof *largest);
     RSP_NEED(largest, RSP_NO_MEMORY);
     if (o->passes > 1) {
-        measured = malloc((size_t)(ny * nx) * sizeof *measured);
+        measured = large_pages(ny * nx);
         room = calloc((size_t)(4 * n_tile), sizeof *room);
         RSP_NEED(measured && room, RSP_NO_MEMORY);
     }

@@ -36,7 +36,7 @@ class BrighterFatterConfig(Config):
     apply: bool = parameter(True, "whether it is corrected, where there is a kernel")
     passes: int = parameter(4, "corrections at most, each with the charges of the one before; all but the first only where the last "
                             "one changed much", low=1, high=100)
-    tolerance: float = parameter(5.0, "change of a pixel in one pass that asks for another around it: what is left then is its "
+    tolerance: float = parameter(25.0, "change of a pixel in one pass that asks for another around it: what is left then is its "
                                  "square over the charge", unit="electron", low=0.0)
     measured_share: float = parameter(0.667, "from the second pass on, borders are shifted by this share of the charge as measured "
                                       "and for the rest as corrected; 0: Coulton et al.", low=0.0, high=1.0)

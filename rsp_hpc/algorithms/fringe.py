@@ -33,7 +33,7 @@ class FringeConfig(Config):
     apply: bool = parameter(True, "whether fringes are subtracted, where there is a pattern")
     mesh: int = parameter(128, "side of the cells whose levels are free", unit="pixel", low=8)
     clip: float = parameter(3.0, "sky pixels farther than this from the fit are left out", unit="sigma", above=1.0)
-    rows: int = parameter(1024, "rows of the image that are fitted at most, evenly spread: more only cost time", low=16)
+    rows: int = parameter(512, "rows of the image that are fitted at most, evenly spread: more only cost time", low=16)
     rounds: int = parameter(8, "fits at most; each leaves out pixels by the one before", low=1, high=100)
     min_pixels: int = parameter(64, "cells with fewer sky pixels are left out", unit="pixel", low=8)
     cell_clip: float = parameter(6.0, "cells whose own amplitude is farther than this from all others' are left out", unit="sigma",

@@ -103,8 +103,7 @@ def _step(image: MaskedImage, border, config: OffsetsConfig, exclude: np.ndarray
         errors.append(error)
         distances.append(distance)
     level, error, distance = (np.concatenate(parts, axis=-1) for parts in (levels, errors, distances))
-    found = np.array([_fit(*row, distance) for row in zip(level, error)])
-    found = found[np.isfinite(found[:, 0])]
+    found = _fit(level, error, distance)
     if len(found) < max(1.0, config.min_good * len(level)):
         return float("nan"), float("nan")
     middle = np.median(found[:, 0])
@@ -147,21 +146,25 @@ def _cell_means(planes, cells: tuple[int, int], config: OffsetsConfig) -> tuple[
     level, noise, _ = kernel.cell_statistics(thin[0], thin[1], bits(*NO_SKY), coarse, (3.0, 3.0), thin[2])
     rows, columns = (np.minimum(np.arange(number) * few // number, few - 1) for number, few in zip(cells, coarse))
     level, noise = (np.ascontiguousarray(values[np.ix_(rows, columns)], np.float32) for values in (level, noise))
-    for _ in range(2):
-        sums = cell_sums((image, mask, hide), bits(*NO_SKY), None, (level, 3.0 * noise), 0.0)
-        n = np.maximum(sums[..., 0], 2.0)
-        level = (level + sums[..., 1] / n).astype(np.float32)
+    sums = cell_sums((image, mask, hide), bits(*NO_SKY), None, (level, 3.0 * noise), 0.0)
+    n = np.maximum(sums[..., 0], 2.0)
+    level = (level + sums[..., 1] / n).astype(np.float32)  # wrong by 3 % of how wrong the first was
     error = np.sqrt(np.maximum(sums[..., 5] - sums[..., 1] ** 2 / n, 0.0) / (n - 1.0) / n)
     pixels = image.size / (cells[0] * cells[1])
     return level, np.where(sums[..., 0] >= max(4.0, config.min_fraction * pixels), error, np.nan)
 
 
-def _fit(level: np.ndarray, error: np.ndarray, distance: np.ndarray) -> tuple[float, float]:
-    """Step at distance zero of a straight line with a step, and its error; NaN if a side has too little sky."""
+def _fit(level: np.ndarray, error: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """(n, 2): step at distance zero of a straight line with a step, and its error, of each stretch with enough sky on both sides.
+
+    level, error : (stretches, bins) electron; distance : (bins,) pixel, negative on the first side
+    """
     use = np.isfinite(level) & np.isfinite(error) & (error > 0)
-    if min((use & (distance < 0)).sum(), (use & (distance > 0)).sum()) < 2:
-        return float("nan"), float("nan")
-    distance = distance[use] / np.abs(distance).max()
-    design = np.stack([np.ones(use.sum()), distance, np.where(distance > 0, 1.0, 0.0)], axis=1) / error[use, None]
-    covariance = np.linalg.inv(design.T @ design)
-    return float((covariance @ (design.T @ (level[use] / error[use])))[2]), float(np.sqrt(covariance[2, 2]))
+    enough = np.minimum((use & (distance < 0)).sum(axis=1), (use & (distance > 0)).sum(axis=1)) >= 2
+    use, level, error = use[enough], level[enough], error[enough]
+    weight = np.where(use, 1.0, 0.0) / np.where(use, error, 1.0)
+    terms = np.stack([np.ones(len(distance)), distance / np.abs(distance).max(), np.where(distance > 0, 1.0, 0.0)], axis=1)
+    design = weight[:, :, None] * terms
+    covariance = np.linalg.inv(np.einsum("sbi,sbj->sij", design, design))
+    right = np.einsum("sbi,sb->si", design, weight * np.where(use, level, 0.0))
+    return np.stack([np.einsum("si,si->s", covariance[:, 2], right), np.sqrt(covariance[:, 2, 2])], axis=1)

@@ -43,7 +43,8 @@ def collect(light: np.ndarray, steps: int = 60, rng: np.random.Generator | None 
     """What the pixels hold at the end, when borders move as charge comes."""
     charge, share = np.zeros(light.shape), light / steps
     for _ in range(steps):
-        middle = charge + 0.5 * share
+        # at half the step; noise does not come before its step, which makes the mean of all steps too small by one of them
+        middle = charge + 0.5 * share if rng is None else charge * (steps / (steps - 1))
         moved = share.copy()
         for shift, axis in ((lagged(middle, ELECTROSTATIC.east), 1), (lagged(middle, ELECTROSTATIC.north), 0)):
             low, high = (np.s_[:, :-1], np.s_[:, 1:]) if axis else (np.s_[:-1], np.s_[1:])
@@ -104,7 +105,8 @@ def test_the_classic_iteration_leaves_more():
 
 @pytest.mark.parametrize("level", [1e4, 5e4])
 def test_flats_lose_their_covariances(level):
-    """Variance over mean is one again, and neighbours are independent, within 5 % of the effect and 3 sigma."""
+    """Variance over mean is one again, and neighbours are independent, within 3 % of the effect and 3 sigma. (A part of the effect
+    that no correction knows stays: the noise of when the charge came, a twelfth of its square.)"""
     rng = np.random.default_rng(int(level))
     size = 500
     light = np.full((size, size), level)
@@ -121,7 +123,7 @@ def test_flats_lose_their_covariances(level):
     noise = np.array([np.sqrt(2.0), 1.0, 1.0]) / size
     assert before[0] < 1.0 + 0.7 * A00 * level
     wrong = np.abs(after - [1.0, 0.0, 0.0])
-    assert (wrong < 3.0 * noise + 0.05 * np.abs(before - [1.0, 0.0, 0.0])).all(), (before, after)
+    assert (wrong < 3.0 * noise + 0.03 * np.abs(before - [1.0, 0.0, 0.0])).all(), (before, after)
 
 
 def test_saturated_and_bad_pixels():
