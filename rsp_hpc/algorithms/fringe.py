@@ -82,7 +82,7 @@ def fit_fringe(image: MaskedImage, pattern: np.ndarray, config: FringeConfig, ex
     pattern = np.ascontiguousarray(pattern[::step], np.float32)
     exclude = None if exclude is None else np.ascontiguousarray(exclude[::step])
     planes = np.ascontiguousarray(image.image[::step]), np.ascontiguousarray(image.mask[::step]), exclude
-    level, noise, _ = cells_kernel.cell_statistics(planes[0], planes[1], bits(*NO_SKY), mesh, (3.0, 3.0), exclude)
+    level, noise = coarse_levels(planes, bits(*NO_SKY), mesh)
     if not np.isfinite(level).any():
         raise BadData("no sky pixel to fit the fringe pattern to; set visits.fringe.apply to false or leave the exposure out")
     found = FringeAmplitude(0.0, np.inf, np.nan)
@@ -93,6 +93,17 @@ def fit_fringe(image: MaskedImage, pattern: np.ndarray, config: FringeConfig, ex
             break
         level, noise = _refined(level, noise, sums, found.value)
     return found
+
+
+def coarse_levels(planes, bad: int, mesh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Level and noise of each cell of a mesh, float32, from cells four times as wide: to begin with.
+
+    planes : image float32, mask uint32, exclude bool or None, all (ny, nx)
+    """
+    few = tuple(min(-(-number // 4), side) for number, side in zip(mesh, planes[0].shape))
+    level, noise, _ = cells_kernel.cell_statistics(planes[0], planes[1], bad, few, (3.0, 3.0), planes[2])
+    rows, columns = (np.arange(number) * coarse // number for number, coarse in zip(mesh, few))
+    return tuple(np.ascontiguousarray(values[np.ix_(rows, columns)], np.float32) for values in (level, noise))
 
 
 def _refined(level: np.ndarray, noise: np.ndarray, sums: np.ndarray, amplitude: float) -> tuple[np.ndarray, np.ndarray]:

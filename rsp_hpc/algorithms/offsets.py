@@ -13,12 +13,12 @@ import numpy as np
 
 from ..config import Config, parameter
 from ..errors import BadData
-from ..kernels import background as kernel
 from ..kernels.fringe import cell_sums
 from ..products.box import Box
 from ..products.camera import Detector
 from ..products.image import MaskedImage
 from ..products.mask import bits
+from .fringe import coarse_levels
 from .gains import borders
 
 __all__ = ["Offsets", "OffsetsConfig", "measure_offsets", "subtract_offsets"]
@@ -140,12 +140,8 @@ def _cell_means(planes, cells: tuple[int, int], config: OffsetsConfig) -> tuple[
     The first levels come from a few large cells and every third pixel of them.
     """
     image, mask, hide = planes
-    coarse = tuple(-(-number // 4) for number in cells)
     thin = tuple(None if plane is None else np.ascontiguousarray(plane[::3, ::3]) for plane in planes)
-    coarse = tuple(min(number, side) for number, side in zip(coarse, thin[0].shape))
-    level, noise, _ = kernel.cell_statistics(thin[0], thin[1], bits(*NO_SKY), coarse, (3.0, 3.0), thin[2])
-    rows, columns = (np.minimum(np.arange(number) * few // number, few - 1) for number, few in zip(cells, coarse))
-    level, noise = (np.ascontiguousarray(values[np.ix_(rows, columns)], np.float32) for values in (level, noise))
+    level, noise = coarse_levels(thin, bits(*NO_SKY), cells)
     sums = cell_sums((image, mask, hide), bits(*NO_SKY), None, (level, 3.0 * noise), 0.0)
     n = np.maximum(sums[..., 0], 2.0)
     level = (level + sums[..., 1] / n).astype(np.float32)  # wrong by 3 % of how wrong the first was
