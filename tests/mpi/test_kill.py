@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -36,22 +37,31 @@ def seconds(tiny, tmp_path_factory):
 @pytest.mark.parametrize("seed, kills", ROUNDS)
 def test_killed_runs_leave_only_whole_products_and_end_as_if_undisturbed(tiny, tmp_path, seconds, seed, kills):
     chance, survey, killed = random.Random(seed), Tiny(tiny.raw, tmp_path / "run"), 0
-    for _ in range(kills):
-        process = survey.start("run", "--until", "objects", ranks=2)
-        time.sleep(chance.uniform(0.1, 0.9) * seconds / kills)
-        victims = processes_of(process)
-        if chance.random() < 0.5:  # one rank
-            victims = dict([chance.choice([item for item in victims.items() if item[1] >= 0] or list(victims.items()))])
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        killed += ended(process).code not in (0, 75)
+    for attempt in range(10 * kills):
+        killed += kill_a_run(survey, chance, chance.uniform(0.1, 0.9) * seconds / kills * 0.7**attempt)
         check_what_is_there(survey, tiny)
+        if killed == kills:
+            break
+        if not killed:  # it had ended before: from the beginning, and sooner
+            shutil.rmtree(survey.output, ignore_errors=True)
     result = survey.run("run", "--until", "objects", ranks=2)
     assert result.code == 0, result.text
     assert survey.found() == tiny.hashes
     assert not list(survey.output.rglob("*.part")) and not (survey.output / ".lock").exists()
     assert killed > 0
+
+
+def kill_a_run(survey: Tiny, chance: random.Random, after: float) -> bool:
+    """Start, and kill one rank or all processes after so many seconds; whether it was still at work."""
+    process = survey.start("run", "--until", "objects", ranks=2)
+    time.sleep(after)
+    victims = processes_of(process)
+    if chance.random() < 0.5:  # one rank
+        victims = dict([chance.choice([item for item in victims.items() if item[1] >= 0] or list(victims.items()))]) if victims else {}
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return ended(process).code not in (0, 75)
 
 
 def check_what_is_there(survey: Tiny, tiny: Tiny) -> None:
