@@ -74,7 +74,7 @@ class Ours:
 
     def __init__(self, image: MaskedImage, psf):
         self.raw, self.psf, self.image = image, psf, image.copy()
-        self.configs = BackgroundConfig(), DetectConfig(), DeblendConfig(), MeasureConfig(radii=RADII)
+        self.configs = BackgroundConfig(), DetectConfig(), DeblendConfig(), MeasureConfig(radii=RADII, local_background=False)  # peers have no ring
 
     def background(self):
         self.image.image[:] = self.raw.image

@@ -156,41 +156,54 @@ int rsp_kron_sum(const rsp_stamp *stamp, const rsp_ellipse *ellipse, double smal
 
 enum { RING_ROUNDS = 5 };
 
-/* Values and variances of the usable pixels of a ring; returns their number. Bound by memory: rows far apart. */
-static int64_t collect_ring(const rsp_pixels *p, double x, double y, const double radius[2], float *value, float *variance) {
+typedef struct { float *value, *variance, *use; } ring; /* use: 1 where a pixel counts, else all three are 0 */
+
+/* The pixels of the rows of a ring; returns their number. Bound by memory: rows far apart. */
+RSP_SIMD static int64_t collect_ring(const rsp_pixels *p, double x, double y, const double radius[2], ring out) {
     int64_t n = 0;
     const int64_t y0 = rsp_max(0, (int64_t)ceil(y - radius[1])), y1 = rsp_min(p->ny - 1, (int64_t)floor(y + radius[1]));
+    const double inner = radius[0] * radius[0];
+    const uint32_t never = p->never, reject = p->reject, rescue = p->rescue;
+    const int32_t labelled = p->labels ? -1 : 0;
     for (int64_t j = y0; j <= y1; j++) {
         const double dy = (double)j - y, reach = sqrt(fmax(0.0, radius[1] * radius[1] - dy * dy));
-        const int64_t x1 = rsp_min(p->nx - 1, (int64_t)floor(x + reach));
-        for (int64_t i = rsp_max(0, (int64_t)ceil(x - reach)); i <= x1; i++) {
-            const int64_t k = j * p->nx + i;
-            const double dx = (double)i - x;
-            const uint32_t m = p->mask[k];
-            const float v = p->image[k], u = p->variance[k];
-            if (dx * dx + dy * dy < radius[0] * radius[0] || (p->labels && p->labels[k] != 0)) continue;
-            if ((m & p->never) || ((m & p->reject) && !(m & p->rescue))) continue;
-            if (!(fabsf(v) < 3.0e38f && u > 0.0f && u < 3.0e38f)) continue;
-            value[n] = v;
-            variance[n++] = u;
+        const int64_t x0 = rsp_max(0, (int64_t)ceil(x - reach)), x1 = rsp_min(p->nx - 1, (int64_t)floor(x + reach));
+        const int64_t first = j * p->nx + x0, width = rsp_max(0, x1 - x0 + 1);
+        const float *restrict image = p->image + first, *restrict noise = p->variance + first;
+        const uint32_t *restrict mask = p->mask + first;
+        const int32_t *restrict labels = p->labels ? p->labels + first : (const int32_t *)mask;
+        float *restrict value = out.value + n, *restrict variance = out.variance + n, *restrict use = out.use + n;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            const double dx = (double)(x0 + i) - x;
+            const uint32_t m = mask[i];
+            const float v = image[i], u = noise[i];
+            const int32_t ok = -((dx * dx + dy * dy >= inner) & ((labels[i] & labelled) == 0) & ((m & never) == 0) &
+                                 (((m & reject) == 0) | ((m & rescue) != 0)) & (fabsf(v) < 3.0e38f) & (u > 0.0f) & (u < 3.0e38f));
+            value[i] = rsp_only(v, ok);
+            variance[i] = rsp_only(u, ok);
+            use[i] = rsp_only(1.0f, ok);
         }
+        n += width;
     }
     return n;
 }
 
-/* Clipped mean: sums, number. */
-static void clipped_mean(const float *value, const float *variance, int64_t n, double clip, double out[3]) {
+/* Clipped mean of the pixels that count: mean, error, number. */
+RSP_SIMD static void clipped_mean(ring pixels, int64_t n, double clip, double out[3]) {
+    const float *restrict value = pixels.value, *restrict variance = pixels.variance, *restrict use = pixels.use;
     double middle = 0.0, limit = HUGE_VAL;
     out[0] = out[1] = NAN;
     out[2] = 0.0;
     for (int round = 0; round < RING_ROUNDS; round++) {
         double sum = 0.0, square = 0.0, power = 0.0, count = 0.0;
+#pragma omp simd reduction(+ : sum, square, power, count)
         for (int64_t i = 0; i < n; i++) {
-            const double d = (double)value[i] - middle, use = fabs(d) <= limit ? 1.0 : 0.0;
-            sum += use * (double)value[i];
-            square += use * d * d;
-            power += use * (double)variance[i];
-            count += use;
+            const double d = (double)value[i] - middle, w = fabs(d) <= limit ? (double)use[i] : 0.0;
+            sum += w * (double)value[i];
+            square += w * d * d;
+            power += w * (double)variance[i];
+            count += w;
         }
         if (!(count > 0.0)) return;
         const double mean = sum / count, shift = mean - middle, done = count == out[2];
@@ -210,15 +223,16 @@ RSP_API rsp_status rsp_local_background(const rsp_pixels *pixels, int64_t n, con
     rsp_status status = RSP_OK;
     const double radius[2] = {inner, outer};
     const size_t side = 2 * (size_t)outer + 3;
-    float *value = malloc(2 * side * side * sizeof *value);
-    RSP_NEED(value, RSP_NO_MEMORY);
+    float *planes = malloc(3 * side * side * sizeof *planes);
+    RSP_NEED(planes, RSP_NO_MEMORY);
+    const ring pixels_of = {planes, planes + side * side, planes + 2 * side * side};
     for (int64_t i = 0; i < n; i++) {
         const double x = xy[2 * i], y = xy[2 * i + 1];
         const int64_t found = isfinite(x) && isfinite(y) && fabs(x) < 1e9 && fabs(y) < 1e9
-                                  ? collect_ring(pixels, x, y, radius, value, value + side * side) : 0;
-        clipped_mean(value, value + side * side, found, clip, out + 3 * i);
+                                  ? collect_ring(pixels, x, y, radius, pixels_of) : 0;
+        clipped_mean(pixels_of, found, clip, out + 3 * i);
     }
 done:
-    free(value);
+    free(planes);
     return status;
 }

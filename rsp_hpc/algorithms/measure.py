@@ -44,6 +44,7 @@ class MeasureConfig(Config):
                                          unit="pixel")
     max_shift: float = parameter(2.0, "a fitted position further than this from its peak is refused", unit="pixel",
                                  above=0.0, high=4.0)
+    local_background: bool = parameter(True, "whether the sky about each source is measured, in a ring")
     ring: tuple[float, float] = parameter((3.0, 6.0), "radii between which the sky about a source is measured", unit="FWHM")
     ring_clip: float = parameter(3.0, "pixels of the ring further off are left out", unit="sigma", above=0.5)
     psf_size_error: float = parameter(0.01, "relative error of the PSF's second moment, for star-galaxy separation",
@@ -142,7 +143,7 @@ def _run(image, detections, children, positions, psf, config, noise_correlation,
     back = np.argsort(order)
     measured = kernel.Measured(*(np.concatenate(planes)[back] for planes in zip(*parts)))
     table = _catalogue(measured, image, config, max_shift > 0.0)
-    return _with_local_background(table, (planes, select), image, correlation, config)
+    return _with_local_background(table, (planes, select), image, correlation, config) if config.local_background else table
 
 
 def _with_local_background(table: Catalogue, pixels, image: MaskedImage, correlation: np.ndarray, config: MeasureConfig) -> Catalogue:
